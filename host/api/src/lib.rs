@@ -1,0 +1,1 @@
+//! The only crate that knows HTTP: dialects of the task API.

@@ -1,0 +1,343 @@
+//! What the loop needs of the world: a journal, strategies, a clock, outputs.
+//!
+//! Stores, the engine and the supervisor's client implement these; tests bring
+//! fakes. Nothing here knows SQLite, Wasmtime or Linux.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use taskwright_model::{
+    AttemptNumber, ExitStatus, Happening, Outcome, ProcessIdentity, RuntimeName, Task, TaskId,
+    TaskKey, TaskSpec, Timestamp, UnitName,
+};
+
+/// One line of the numbered feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedEntry {
+    /// Its number: from 1, no gaps in what one store ever committed, never used again.
+    pub sequence: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Of which task.
+    pub task: TaskId,
+    /// The task's name then.
+    pub key: TaskKey,
+    /// What became true.
+    pub happening: Happening,
+}
+
+/// Everything that one group commit makes durable, all of it or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Tasks as they are now. A task stands here at most once.
+    pub put: Vec<Arc<Task>>,
+    /// Tasks that are gone.
+    pub remove: Vec<TaskId>,
+    /// The feed's next lines, in order.
+    pub feed: Vec<FeedEntry>,
+    /// Idempotency keys that were used: the key with its scope, and the task it made.
+    pub idempotency: Vec<IdempotencyRecord>,
+}
+
+/// That a request with this key was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// Namespace and the client's key, at most 320 bytes.
+    pub key: String,
+    /// A digest of the request, so that another request under the same key is noticed.
+    pub fingerprint: [u8; 32],
+    /// The task that the request made.
+    pub task: TaskId,
+    /// When it was used; kept for a day.
+    pub at: Timestamp,
+}
+
+/// What a store held when it was opened.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Every readable task.
+    pub tasks: Vec<Task>,
+    /// The newest feed lines, oldest first, at most as many as the caller asked for.
+    pub feed: Vec<FeedEntry>,
+    /// The number the next feed line gets.
+    pub next_sequence: u64,
+    /// Idempotency keys that are not too old.
+    pub idempotency: Vec<IdempotencyRecord>,
+    /// What could not be read, for people; each was set aside, not deleted.
+    pub damage: Vec<String>,
+}
+
+/// Why a batch is not durable. None of it is.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the store could not commit: {message}")]
+pub struct CommitError {
+    /// What happened, for people.
+    pub message: String,
+    /// Whether the disk is full: worth its own answer (HTTP 507).
+    pub disk_full: bool,
+}
+
+/// Durable memory of tasks. Called from the dispatcher's own thread only, so it may block.
+pub trait Journal: Send + 'static {
+    /// Makes `batch` durable before it returns.
+    ///
+    /// # Errors
+    /// [`CommitError`]; then nothing of the batch was kept.
+    fn commit(&mut self, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+}
+
+/// Reads of the feed that reach further back than memory.
+pub trait FeedHistory: Send + Sync + 'static {
+    /// Up to `most` lines with numbers above `after`, of one task if `task` is given, in order.
+    fn read(
+        &self,
+        after: u64,
+        task: Option<TaskId>,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<FeedEntry>, CommitError>>;
+}
+
+/// A task as a strategy sees it.
+#[derive(Clone, Debug)]
+pub struct StrategyTask {
+    /// The task. Its spec is what was submitted.
+    pub task: Arc<Task>,
+    /// Which attempt the call is about.
+    pub attempt: AttemptNumber,
+}
+
+/// What a strategy is told of, once it started something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StrategyEvent {
+    /// A unit it started ended.
+    Exited {
+        /// The strategy's word for the unit.
+        unit: UnitName,
+        /// How; `None` when nobody who could know it was alive.
+        status: Option<ExitStatus>,
+        /// Whether the out-of-memory killer ended it.
+        out_of_memory: bool,
+    },
+    /// The attempt is to stop. The strategy stops its units; their ends follow as events.
+    StopRequested {
+        /// Time between TERM and KILL.
+        grace: Duration,
+    },
+    /// The wake-up it asked for.
+    Woke,
+    /// The daemon was restarted. Its units were found again and go on.
+    Recovered,
+}
+
+/// What a strategy wants next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Go on waiting: for the end of its units, for a stop, for a wake-up.
+    Wait {
+        /// Opaque; kept on the attempt and handed back with the next event. At most 64 KiB.
+        state: Arc<[u8]>,
+        /// Ask again after this long, whatever happens.
+        wake_after: Option<Duration>,
+    },
+    /// The attempt is over.
+    Done(Outcome),
+}
+
+/// A step, and what the call itself did on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stepped {
+    /// What the strategy wants next.
+    pub step: Step,
+    /// The main process, if this call started one.
+    pub process: Option<ProcessIdentity>,
+}
+
+/// Why a strategy call gave no step. Never the task's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StrategyError {
+    /// The component trapped, ran out of a limit or broke the contract.
+    #[error("plugin {runtime} failed: {message}")]
+    Plugin {
+        /// The runtime's name.
+        runtime: String,
+        /// What happened.
+        message: String,
+    },
+    /// The machine or the daemon could not do its part.
+    #[error("{message}")]
+    Host {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// A problem a strategy found in a spec, before anything was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecProblem {
+    /// The field, as a JSON pointer into the task (`/spec/process/command`).
+    pub field: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// The strategies there are, by runtime name. Implemented by the engine.
+pub trait Strategies: Send + Sync + 'static {
+    /// The runtime for this spec: the one asked for, or the one that takes its kind.
+    ///
+    /// # Errors
+    /// A problem naming the field, what was asked for and what there is.
+    fn resolve(&self, spec: &TaskSpec) -> Result<RuntimeName, SpecProblem>;
+
+    /// The strategy's own check of a spec, before anything is stored. An empty list is good.
+    fn validate(
+        &self,
+        task: StrategyTask,
+    ) -> BoxFuture<'_, Result<Vec<SpecProblem>, StrategyError>>;
+
+    /// Starts an attempt. After a crash it may be asked again with the same attempt.
+    fn start(&self, task: StrategyTask) -> BoxFuture<'_, Result<Stepped, StrategyError>>;
+
+    /// Tells the strategy of an event and asks for the next step.
+    fn on_event(
+        &self,
+        task: StrategyTask,
+        state: Arc<[u8]>,
+        event: StrategyEvent,
+    ) -> BoxFuture<'_, Result<Stepped, StrategyError>>;
+}
+
+/// What the host can do to units without asking a strategy. Implemented over the supervisor's client.
+pub trait Units: Send + Sync + 'static {
+    /// Kills everything of one attempt, without grace.
+    fn terminate(&self, task: TaskId, attempt: AttemptNumber) -> BoxFuture<'_, Result<(), String>>;
+
+    /// The ends of an attempt's units are on record: they need not be reported again.
+    fn release(&self, task: TaskId, attempt: AttemptNumber) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Kills what is left of a task and removes its output and its scratch files.
+    fn remove(&self, task: Arc<Task>) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Every unit that is known and not released.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<KnownUnit>, String>>;
+
+    /// When a task last printed something; `None` when it never did.
+    fn last_output(&self, task: Arc<Task>) -> BoxFuture<'_, Option<Timestamp>>;
+}
+
+/// A unit that outlived a daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownUnit {
+    /// Whose it is.
+    pub task: TaskId,
+    /// In which attempt it was started.
+    pub attempt: AttemptNumber,
+    /// The strategy's word for it.
+    pub unit: UnitName,
+    /// Its main process.
+    pub process: Option<ProcessIdentity>,
+    /// Its end, if it ended.
+    pub ended: Option<UnitEnded>,
+}
+
+/// How a unit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitEnded {
+    /// `None` when nobody who could know it was alive.
+    pub status: Option<ExitStatus>,
+    /// Whether the out-of-memory killer ended it.
+    pub out_of_memory: bool,
+}
+
+/// A unit's end, reported to the dispatcher; repeated until released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitReport {
+    /// Whose it is.
+    pub task: TaskId,
+    /// In which attempt it was started.
+    pub attempt: AttemptNumber,
+    /// The strategy's word for it.
+    pub unit: UnitName,
+    /// How it ended.
+    pub ended: UnitEnded,
+}
+
+/// Wall-clock time and fresh ids. The daemon's is real, a test's follows tokio's paused time.
+pub trait Clock: Send + Sync + 'static {
+    /// Now.
+    fn now(&self) -> Timestamp;
+    /// A new id; version 7, so ids sort by time.
+    fn new_id(&self) -> TaskId;
+}
+
+/// Which of a task's two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// `stdout.log`.
+    Stdout,
+    /// `stderr.log`.
+    Stderr,
+}
+
+/// A piece of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// Where `bytes` begin in all that was ever printed. Above the offset asked for when
+    /// the middle of a long output was dropped.
+    pub offset: u64,
+    /// The bytes; empty at the end.
+    pub bytes: Vec<u8>,
+    /// How much was printed so far.
+    pub end: u64,
+}
+
+/// Reads what tasks print. Implemented by the supervisor's crate.
+pub trait Outputs: Send + Sync + 'static {
+    /// Up to `most` bytes from `offset`. An output that does not exist yet is empty.
+    fn read(
+        &self,
+        key: TaskKey,
+        stream: Stream,
+        offset: u64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<OutputChunk, String>>;
+
+    /// Resolves when a stream may have grown beyond `end`, or after `at_most`.
+    fn grown(&self, key: TaskKey, stream: Stream, end: u64, at_most: Duration)
+    -> BoxFuture<'_, ()>;
+}
+
+/// A plugin, for people and for `/plugins`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginInfo {
+    /// The name it gives itself.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// The kinds of work it takes.
+    pub kinds: Vec<String>,
+    /// `built-in`, or the file it came from.
+    pub source: String,
+    /// SHA-256 of the component, in hex.
+    pub digest: String,
+    /// The interfaces it exports, with versions.
+    pub exports: Vec<String>,
+    /// The interfaces it imports, with versions.
+    pub imports: Vec<String>,
+    /// The capabilities it was lent.
+    pub grants: Vec<String>,
+    /// JSON Schema of its own configuration, if it has one.
+    pub config_schema: Option<String>,
+    /// `Ok` when its probe says that it works here and now.
+    pub health: Result<(), String>,
+    /// Calls made, and calls that failed by its fault.
+    pub calls: u64,
+    /// Calls that failed by its fault.
+    pub faults: u64,
+}
+
+/// The plugins that are loaded, for people.
+pub trait Plugins: Send + Sync + 'static {
+    /// All of them, by name.
+    fn list(&self) -> BoxFuture<'_, Vec<PluginInfo>>;
+}

@@ -1,0 +1,39 @@
+//! The pure heart of Taskwright: what a task is and what may happen to it.
+//!
+//! No I/O, no clock, no async, no serde, nothing of ours below it. Times come
+//! in as values, effects go out as values, and whoever holds both does the work.
+//!
+//! | module | about |
+//! |---|---|
+//! | [`id`] | names that were parsed once and are valid for ever |
+//! | [`spec`] | what a submitter asked for |
+//! | [`task`] | the one aggregate: spec, state, attempts |
+//! | [`state`] | the machine: `apply(task, event, now)` |
+//! | [`event`] | what may happen to a task, what it makes us do |
+//! | [`outcome`] | how it ended, and whose doing that was |
+//! | [`deadline`] | queue, start, idle, run and grace limits as arithmetic |
+//! | [`retry`] | whether another attempt is due, and when |
+//! | [`time`] | the one kind of timestamp |
+
+pub mod deadline;
+pub mod event;
+pub mod id;
+pub mod outcome;
+pub mod retry;
+pub mod spec;
+pub mod state;
+pub mod task;
+#[cfg(test)]
+mod tests;
+pub mod time;
+
+pub use deadline::Limit;
+pub use event::{Effect, Event, Happening, Refusal};
+pub use id::{
+    AttemptNumber, IdError, Namespace, RuntimeName, TaskId, TaskKey, TaskName, UnitKey, UnitName,
+};
+pub use outcome::{ExitStatus, Outcome};
+pub use spec::{EnvVar, ProcessSpec, RetryPolicy, TaskSpec, TimeLimits, Work};
+pub use state::{StopReason, TaskState};
+pub use task::{Attempt, ProcessIdentity, Task};
+pub use time::Timestamp;

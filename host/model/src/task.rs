@@ -1,0 +1,96 @@
+//! The one aggregate: a task with its state and its attempts.
+
+use std::sync::Arc;
+
+use crate::id::{AttemptNumber, RuntimeName, TaskId, TaskKey};
+use crate::outcome::Outcome;
+use crate::spec::TaskSpec;
+use crate::state::TaskState;
+use crate::time::Timestamp;
+
+/// A task. Cheap to clone as long as it has few attempts: the spec is shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its id, never used again.
+    pub id: TaskId,
+    /// Its name and where that is unique.
+    pub key: TaskKey,
+    /// What was asked for.
+    pub spec: Arc<TaskSpec>,
+    /// The runtime that takes it, resolved at submission.
+    pub runtime: RuntimeName,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// Where it is in its life.
+    pub state: TaskState,
+    /// Every attempt made, first to last. At most `spec.retry.max_attempts`.
+    pub attempts: Vec<Attempt>,
+    /// Since when it is wished away. A wish, not a state: it ends first.
+    pub deleting_since: Option<Timestamp>,
+}
+
+impl Task {
+    /// A task as it is accepted: waiting, no attempt made.
+    #[must_use]
+    pub fn new(
+        id: TaskId,
+        key: TaskKey,
+        spec: Arc<TaskSpec>,
+        runtime: RuntimeName,
+        submitted_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            key,
+            spec,
+            runtime,
+            submitted_at,
+            state: TaskState::Pending { not_before: None },
+            attempts: Vec::new(),
+            deleting_since: None,
+        }
+    }
+
+    /// The newest attempt.
+    #[must_use]
+    pub fn attempt(&self) -> Option<&Attempt> {
+        self.attempts.last()
+    }
+
+    /// How it ended, if it did.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.state {
+            TaskState::Ended { outcome, .. } => Some(outcome),
+            _ => None,
+        }
+    }
+}
+
+/// One try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which try, from 1.
+    pub number: AttemptNumber,
+    /// When the strategy was asked to start it.
+    pub launched_at: Timestamp,
+    /// When it was running.
+    pub started_at: Option<Timestamp>,
+    /// When it had ended.
+    pub ended_at: Option<Timestamp>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// The main process, where the strategy made one.
+    pub process: Option<ProcessIdentity>,
+    /// What the strategy asked us to keep for it. Opaque, at most 64 KiB.
+    pub strategy_state: Arc<[u8]>,
+}
+
+/// A process for ever: a pid alone is used again, with its start time it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessIdentity {
+    /// Process id in the host's PID namespace.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat` (proc_pid_stat(5)): clock ticks since boot.
+    pub start_ticks: u64,
+}

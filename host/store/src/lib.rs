@@ -1,0 +1,1 @@
+//! Durable records of tasks and events on SQLite.
