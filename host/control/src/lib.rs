@@ -1,3 +1,32 @@
 //! The control loop: one writer of state, and the ports it needs.
+//!
+//! | module | about |
+//! |---|---|
+//! | [`port`] | what the loop needs of the world: journal, strategies, units, clock |
+//! | [`handle`] | [`Control`]: what HTTP handlers and commands ask of the loop |
+//! | [`request`] | the questions and their answers |
+//! | [`core`](crate::core) | the book of tasks: indexes, queue, timers, undo; no async |
+//! | [`dispatcher`] | the loop: gather, decide, commit, publish, act |
+//! | [`attempts`] | calls to strategies, one after the other for each attempt |
+//! | [`recover`] | what a restart makes of journal and live units |
+//! | [`feed`] | numbered events for watchers |
+//! | [`view`] | what readers see: only what is durable |
 
+pub mod attempts;
+pub mod core;
+pub mod dispatcher;
+pub mod feed;
+pub mod handle;
 pub mod port;
+pub mod recover;
+pub mod request;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+pub use dispatcher::{Config, Parts, Running, start};
+pub use handle::Control;
+pub use request::{
+    ControlError, IdempotencyKey, Page, Selector, SetAnswer, SetElement, SetProblem, Submission,
+    SubmitError, Submitted,
+};

@@ -1,0 +1,309 @@
+//! Calls to strategies, one after the other for each attempt.
+//!
+//! An attempt that waits costs one entry in a map and no future: a future
+//! exists only while a call is under way. Ends of units come straight here
+//! from the supervisor, so that a short task's second call does not wait for
+//! the commit of its first. What a call said goes to the dispatcher as a
+//! [`Fact`]; nothing here writes state.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use taskwright_model::{AttemptNumber, Event, Outcome, Task, TaskId, UnitName};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::dispatcher::Fact;
+use crate::port::{
+    Step, Stepped, Strategies, StrategyError, StrategyEvent, StrategyTask, UnitReport, Units,
+};
+
+/// Events of one attempt that wait for a call to return. More means that something floods.
+const MOST_WAITING: usize = 64;
+/// How often an event is offered again when the machine, not the plugin, failed.
+const MOST_OFFERS: u32 = 5;
+/// The pause between two offers.
+const OFFER_PAUSE: Duration = Duration::from_secs(1);
+
+/// The attempts under way.
+pub struct Attempts {
+    entries: Mutex<HashMap<TaskId, Entry>>,
+    strategies: Arc<dyn Strategies>,
+    units: Arc<dyn Units>,
+    /// Unbounded, yet it cannot grow without bound: each attempt has at most one call under
+    /// way, and each call says at most one fact; attempts are bounded by the dispatcher.
+    facts: mpsc::UnboundedSender<Fact>,
+    runtime: Handle,
+}
+
+struct Entry {
+    attempt: AttemptNumber,
+    task: Arc<Task>,
+    state: Arc<[u8]>,
+    waiting: VecDeque<Job>,
+    /// Whether a future is working on `waiting`.
+    busy: bool,
+    started: bool,
+    /// Units whose end was told: ends are reported at least once, told exactly once.
+    ended_units: Vec<UnitName>,
+    wake: Option<AbortHandle>,
+}
+
+#[derive(Clone)]
+enum Job {
+    Start,
+    Event(StrategyEvent),
+}
+
+impl Attempts {
+    /// No attempts yet. Calls run on `runtime`, facts go to `facts`.
+    #[must_use]
+    pub fn new(
+        strategies: Arc<dyn Strategies>,
+        units: Arc<dyn Units>,
+        facts: mpsc::UnboundedSender<Fact>,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            entries: Mutex::default(),
+            strategies,
+            units,
+            facts,
+            runtime,
+        }
+    }
+
+    /// Starts an attempt.
+    pub fn start(self: &Arc<Self>, task: Arc<Task>, attempt: AttemptNumber) {
+        self.adopt(task.clone(), attempt, false);
+        self.push(task.id, attempt, Job::Start);
+    }
+
+    /// Takes over an attempt that is under way already, after a restart.
+    pub fn adopt(&self, task: Arc<Task>, attempt: AttemptNumber, started: bool) {
+        let state = task
+            .attempt()
+            .map_or_else(|| [].into(), |attempt| attempt.strategy_state.clone());
+        let id = task.id;
+        let entry = Entry {
+            attempt,
+            task,
+            state,
+            waiting: VecDeque::new(),
+            busy: false,
+            started,
+            ended_units: Vec::new(),
+            wake: None,
+        };
+        self.entries.lock().insert(id, entry);
+    }
+
+    /// Tells an attempt's strategy of an event. Nothing happens if the attempt is over.
+    pub fn tell(self: &Arc<Self>, task: TaskId, attempt: AttemptNumber, event: StrategyEvent) {
+        self.push(task, attempt, Job::Event(event));
+    }
+
+    /// Takes the end of a unit. One that no attempt waits for goes to the dispatcher, which
+    /// knows whether it may be released.
+    pub fn report(self: &Arc<Self>, report: UnitReport) {
+        {
+            let mut entries = self.entries.lock();
+            let entry = entries
+                .get_mut(&report.task)
+                .filter(|entry| entry.attempt == report.attempt);
+            let Some(entry) = entry else {
+                drop(entries);
+                let _ = self.facts.send(Fact::StrayUnit {
+                    task: report.task,
+                    attempt: report.attempt,
+                });
+                return;
+            };
+            if entry.ended_units.contains(&report.unit) {
+                return;
+            }
+            entry.ended_units.push(report.unit.clone());
+        }
+        let event = StrategyEvent::Exited {
+            unit: report.unit,
+            status: report.ended.status,
+            out_of_memory: report.ended.out_of_memory,
+        };
+        self.tell(report.task, report.attempt, event);
+    }
+
+    /// Forgets an attempt that the dispatcher ended by itself.
+    pub fn forget(&self, task: TaskId, attempt: AttemptNumber) {
+        let mut entries = self.entries.lock();
+        if entries
+            .get(&task)
+            .is_some_and(|entry| entry.attempt == attempt)
+            && let Some(wake) = entries.remove(&task).and_then(|entry| entry.wake)
+        {
+            wake.abort();
+        }
+    }
+
+    fn push(self: &Arc<Self>, id: TaskId, attempt: AttemptNumber, job: Job) {
+        let mut entries = self.entries.lock();
+        let Some(entry) = entries
+            .get_mut(&id)
+            .filter(|entry| entry.attempt == attempt)
+        else {
+            return;
+        };
+        if entry.waiting.len() >= MOST_WAITING {
+            tracing::warn!(task = %id, "too many events wait for the strategy; one was dropped");
+            return;
+        }
+        entry.waiting.push_back(job);
+        if !entry.busy {
+            entry.busy = true;
+            let this = self.clone();
+            self.runtime
+                .spawn(async move { this.work(id, attempt).await });
+        }
+    }
+
+    /// Works off what waits for one attempt, then parks it.
+    async fn work(self: Arc<Self>, id: TaskId, attempt: AttemptNumber) {
+        while let Some((task, state, job)) = self.next_job(id, attempt) {
+            let task = StrategyTask { task, attempt };
+            match self.call(&task, state, job).await {
+                Ok(stepped) => {
+                    if !self.take_step(id, attempt, stepped) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.give_up(id, attempt, error).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn next_job(&self, id: TaskId, attempt: AttemptNumber) -> Option<(Arc<Task>, Arc<[u8]>, Job)> {
+        let mut entries = self.entries.lock();
+        let entry = entries
+            .get_mut(&id)
+            .filter(|entry| entry.attempt == attempt)?;
+        let job = entry.waiting.pop_front();
+        if job.is_none() {
+            entry.busy = false;
+        }
+        job.map(|job| (entry.task.clone(), entry.state.clone(), job))
+    }
+
+    /// One call, offered again a few times when the machine could not do its part: an end or a
+    /// stop must not be lost because the supervisor was away for a moment.
+    async fn call(
+        &self,
+        task: &StrategyTask,
+        state: Arc<[u8]>,
+        job: Job,
+    ) -> Result<Stepped, StrategyError> {
+        let event = match job {
+            Job::Start => return self.strategies.start(task.clone()).await,
+            Job::Event(event) => event,
+        };
+        let mut offers = 1;
+        loop {
+            let called = self
+                .strategies
+                .on_event(task.clone(), state.clone(), event.clone())
+                .await;
+            match called {
+                Err(StrategyError::Host { message }) if offers < MOST_OFFERS => {
+                    tracing::warn!(task = %task.task.id, %message, "an event is offered again");
+                    offers += 1;
+                    tokio::time::sleep(OFFER_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes what a call said; answers whether the attempt goes on.
+    fn take_step(
+        self: &Arc<Self>,
+        id: TaskId,
+        attempt: AttemptNumber,
+        Stepped { step, process }: Stepped,
+    ) -> bool {
+        let mut entries = self.entries.lock();
+        let Some(entry) = entries
+            .get_mut(&id)
+            .filter(|entry| entry.attempt == attempt)
+        else {
+            return false;
+        };
+        let (state, wake_after) = match step {
+            Step::Done(outcome) => {
+                if let Some(wake) = entries.remove(&id).and_then(|entry| entry.wake) {
+                    wake.abort();
+                }
+                self.say(id, Event::AttemptEnded { attempt, outcome });
+                return false;
+            }
+            Step::Wait { state, wake_after } => (state, wake_after),
+        };
+        let changed = entry.state != state;
+        entry.state = state.clone();
+        if let Some(old) = entry.wake.take() {
+            old.abort();
+        }
+        if let Some(after) = wake_after {
+            let this = self.clone();
+            let wake = self.runtime.spawn(async move {
+                tokio::time::sleep(after).await;
+                this.tell(id, attempt, StrategyEvent::Woke);
+            });
+            entry.wake = Some(wake.abort_handle());
+        }
+        if !entry.started {
+            entry.started = true;
+            let strategy_state = state;
+            self.say(
+                id,
+                Event::Started {
+                    attempt,
+                    process,
+                    strategy_state,
+                },
+            );
+        } else if changed {
+            let strategy_state = state;
+            self.say(
+                id,
+                Event::Progressed {
+                    attempt,
+                    strategy_state,
+                },
+            );
+        }
+        true
+    }
+
+    /// Ends an attempt whose strategy gave no answer. What it started must not go on unseen.
+    async fn give_up(&self, id: TaskId, attempt: AttemptNumber, error: StrategyError) {
+        self.forget(id, attempt);
+        if let Err(message) = self.units.terminate(id, attempt).await {
+            tracing::error!(task = %id, %message, "what a failed attempt started could not be ended");
+        }
+        let outcome = match error {
+            StrategyError::Plugin { runtime, message } => Outcome::PluginFault { runtime, message },
+            StrategyError::Host { message } => Outcome::Infrastructure { message },
+        };
+        self.say(id, Event::AttemptEnded { attempt, outcome });
+    }
+
+    fn say(&self, task: TaskId, event: Event) {
+        // A closed channel means that the daemon goes down; the journal and the supervisor
+        // know enough to go on from here.
+        let _ = self.facts.send(Fact::Event { task, event });
+    }
+}

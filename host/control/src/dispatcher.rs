@@ -1,0 +1,664 @@
+//! The loop, the only writer of state: gather, decide, commit, publish, act.
+//!
+//! It has a thread of its own, because a commit to a local store blocks for the
+//! time of one `fdatasync`. Whatever arrives meanwhile is decided together and
+//! made durable by the next commit, so one sync serves all that waited for it.
+//! Nothing is answered, published or done before it is durable.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use taskwright_model::{
+    AttemptNumber, Effect, Event, Namespace, Task, TaskId, TaskKey, TaskName, Timestamp,
+};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::attempts::Attempts;
+use crate::core::{Book, Kept, Limits};
+use crate::feed::Feed;
+use crate::handle::{Control, Health, Prepared};
+use crate::port::{
+    Clock, CommitError, FeedHistory, Journal, Outputs, Plugins, Recovered, Strategies,
+    StrategyEvent, Units,
+};
+use crate::recover;
+use crate::request::{ControlError, SetAnswer, SetProblem, Submission, SubmitError, Submitted};
+use crate::view::View;
+
+/// Messages taken in one turn.
+const MOST_PER_TURN: usize = 512;
+/// The pause after a commit that failed, so that a full disk does not make a busy loop.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+/// The first and the longest pause between two tries to remove what is left of a task.
+const REMOVAL_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// How much the loop takes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Attempts under way at once, at least 1.
+    pub max_active: usize,
+    /// Tasks on record at once.
+    pub max_tasks: usize,
+    /// Clients waiting for an end at once.
+    pub max_waiters: usize,
+    /// Requests that may wait for the loop.
+    pub inbox: usize,
+    /// Whether the machine was restarted since the store was last open: then nothing that ran
+    /// runs any more.
+    pub rebooted: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_active: 10_000,
+            max_tasks: 100_000,
+            max_waiters: 20_000,
+            inbox: 16_384,
+            rebooted: false,
+        }
+    }
+}
+
+/// What the loop is made of.
+pub struct Parts<J> {
+    /// Where state becomes durable.
+    pub journal: J,
+    /// Where old feed lines are read.
+    pub history: Arc<dyn FeedHistory>,
+    /// The strategies.
+    pub strategies: Arc<dyn Strategies>,
+    /// What the host can do to units by itself.
+    pub units: Arc<dyn Units>,
+    /// The plugins, for people.
+    pub plugins: Arc<dyn Plugins>,
+    /// What tasks print.
+    pub outputs: Arc<dyn Outputs>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A loop that runs. Dropping it does not stop it; [`Running::stop`] does.
+pub struct Running {
+    /// The loop's front.
+    pub control: Control,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    /// Ends the loop after what it has taken. Tasks go on running.
+    pub async fn stop(mut self) {
+        let _ = self.control.inbox.send(Message::Close).await;
+        if let Some(thread) = self.thread.take() {
+            // The thread ends within one commit of the message.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+/// Something asked of the loop. Refused when the store cannot keep it.
+pub enum Message {
+    /// Accept a task.
+    Submit {
+        /// The checked task.
+        prepared: Prepared,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Submitted, SubmitError>>,
+    },
+    /// Make a namespace hold these tasks.
+    Set {
+        /// Which namespace.
+        namespace: Namespace,
+        /// Checked tasks, to be made where missing.
+        prepared: Vec<Prepared>,
+        /// Tasks that were there when asked.
+        present: Vec<Submission>,
+        /// Names to be left alone.
+        keep: Vec<TaskName>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<SetAnswer, ControlError>>,
+    },
+    /// Stop a task.
+    Stop {
+        /// Which.
+        key: TaskKey,
+        /// Another grace than the spec's.
+        grace: Option<Duration>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<TaskAnswer>,
+    },
+    /// Remove a task.
+    Delete {
+        /// Which.
+        key: TaskKey,
+        /// Where the answer goes.
+        reply: oneshot::Sender<TaskAnswer>,
+    },
+    /// Tell when a task has ended.
+    Wait {
+        /// Which.
+        id: TaskId,
+        /// Where the answer goes.
+        reply: Waiter,
+    },
+    /// Go down.
+    Close,
+}
+
+/// The task after what was asked of it; `None` when there is none of that name.
+pub type TaskAnswer = Result<Option<Arc<Task>>, ControlError>;
+
+/// A client that waits for a task's end.
+pub type Waiter = oneshot::Sender<Result<Arc<Task>, ControlError>>;
+
+/// Something that is so. Kept and said again until the store takes it.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// An event of a task.
+    Event {
+        /// Which task.
+        task: TaskId,
+        /// What happened.
+        event: Event,
+    },
+    /// What was left of a task is gone.
+    Removed(TaskId),
+    /// When a task last printed something.
+    Output {
+        /// Which task.
+        task: TaskId,
+        /// When; `None` when never.
+        seen: Option<Timestamp>,
+    },
+    /// A unit ended that no attempt waits for.
+    StrayUnit {
+        /// Whose it is.
+        task: TaskId,
+        /// In which attempt it was started.
+        attempt: AttemptNumber,
+    },
+}
+
+/// An answer that waits for the commit.
+enum Reply {
+    Submit(oneshot::Sender<Result<Submitted, SubmitError>>, Submitted),
+    Set(
+        oneshot::Sender<Result<SetAnswer, ControlError>>,
+        Namespace,
+        Vec<SetProblem>,
+    ),
+    Task(oneshot::Sender<TaskAnswer>, Option<TaskId>),
+}
+
+/// Starts the loop on a thread of its own, after recovering what a crash left.
+///
+/// # Errors
+/// A sentence, when the live units could not be listed or no thread could be started.
+pub async fn start<J: Journal>(
+    parts: Parts<J>,
+    recovered: Recovered,
+    config: Config,
+) -> Result<Running, String> {
+    let (control, dispatcher) = assemble(parts, recovered, config, Handle::current()).await?;
+    let body = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(dispatcher.run()),
+            Err(error) => tracing::error!(%error, "the dispatcher has no runtime"),
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("dispatcher".into())
+        .spawn(body);
+    let thread = thread.map_err(|error| format!("start the dispatcher's thread: {error}"))?;
+    let thread = Some(thread);
+    Ok(Running { control, thread })
+}
+
+/// Builds the loop and recovers, without running it. Calls to strategies run on `runtime`.
+pub(crate) async fn assemble<J: Journal>(
+    parts: Parts<J>,
+    recovered: Recovered,
+    config: Config,
+    runtime: Handle,
+) -> Result<(Control, Dispatcher<J>), String> {
+    let (inbox, requests) = mpsc::channel(config.inbox.max(1));
+    let (fact_sender, facts) = mpsc::unbounded_channel();
+    let attempts = Arc::new(Attempts::new(
+        parts.strategies.clone(),
+        parts.units.clone(),
+        fact_sender.clone(),
+        runtime.clone(),
+    ));
+    let limits = Limits {
+        max_active: config.max_active.max(1),
+        max_tasks: config.max_tasks.max(1),
+    };
+    let next_sequence = recovered.next_sequence.max(1);
+    let feed = Feed::new(recovered.feed, next_sequence - 1, parts.history);
+    let book = Book::new(
+        limits,
+        recovered.tasks,
+        next_sequence,
+        recovered.idempotency,
+    );
+    let view = Arc::new(View::default());
+    view.publish(book.tasks().map(|task| (task.id, Some(task.clone()))));
+    let known = parts.units.list().await?;
+    let plan = recover::plan(book.tasks().cloned(), &known, config.rebooted);
+    let (health_sender, health) = watch::channel(Health::default());
+    let dispatcher = Dispatcher {
+        journal: parts.journal,
+        units: parts.units,
+        clock: parts.clock.clone(),
+        book,
+        view: view.clone(),
+        feed: Arc::new(feed),
+        attempts: attempts.clone(),
+        requests,
+        facts,
+        fact_sender,
+        runtime,
+        health: health_sender,
+        waiters: HashMap::new(),
+        waiting: 0,
+        max_waiters: config.max_waiters,
+        held: Vec::new(),
+        strays: Vec::new(),
+    };
+    dispatcher.take_over(plan);
+    let control = Control {
+        inbox,
+        view,
+        feed: dispatcher.feed.clone(),
+        attempts,
+        strategies: parts.strategies,
+        plugins: parts.plugins,
+        outputs: parts.outputs,
+        clock: parts.clock,
+        health,
+    };
+    Ok((control, dispatcher))
+}
+
+pub(crate) struct Dispatcher<J> {
+    journal: J,
+    units: Arc<dyn Units>,
+    clock: Arc<dyn Clock>,
+    book: Book,
+    view: Arc<View>,
+    feed: Arc<Feed>,
+    attempts: Arc<Attempts>,
+    requests: mpsc::Receiver<Message>,
+    facts: mpsc::UnboundedReceiver<Fact>,
+    fact_sender: mpsc::UnboundedSender<Fact>,
+    runtime: Handle,
+    health: watch::Sender<Health>,
+    waiters: HashMap<TaskId, Vec<Waiter>>,
+    waiting: usize,
+    max_waiters: usize,
+    /// Facts of a turn that the store refused.
+    held: Vec<Fact>,
+    /// Units whose end nobody waits for; released once this turn is durable.
+    strays: Vec<(TaskId, AttemptNumber)>,
+}
+
+impl<J: Journal> Dispatcher<J> {
+    pub(crate) async fn run(mut self) {
+        let mut requests = Vec::new();
+        let mut facts = Vec::new();
+        let mut more_to_do = true;
+        loop {
+            if !more_to_do && self.held.is_empty() {
+                self.gather(&mut requests, &mut facts).await;
+            }
+            while facts.len() < MOST_PER_TURN
+                && let Ok(fact) = self.facts.try_recv()
+            {
+                facts.push(fact);
+            }
+            while requests.len() < MOST_PER_TURN
+                && let Ok(request) = self.requests.try_recv()
+            {
+                requests.push(request);
+            }
+            let closing = requests
+                .iter()
+                .any(|request| matches!(request, Message::Close));
+            facts.splice(0..0, self.held.drain(..));
+            more_to_do = self.turn(&mut requests, &mut facts).await;
+            if closing || self.requests.is_closed() && self.requests.is_empty() {
+                self.health.send_modify(|health| health.closing = true);
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn gather(&mut self, requests: &mut Vec<Message>, facts: &mut Vec<Fact>) {
+        let now = self.clock.now();
+        let due = self.book.next_due().map(|at| at.since(now));
+        let timer = async {
+            match due {
+                // Timers are in whole milliseconds: never wake before the moment.
+                Some(after) => tokio::time::sleep(after).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.facts.recv_many(facts, MOST_PER_TURN) => {}
+            _ = self.requests.recv_many(requests, MOST_PER_TURN) => {}
+            () = timer => {}
+        }
+    }
+
+    /// One turn: decide everything at hand, make it durable, then let it be seen and done.
+    /// Answers whether there is more to do at once.
+    async fn turn(&mut self, requests: &mut Vec<Message>, facts: &mut Vec<Fact>) -> bool {
+        let now = self.clock.now();
+        self.book.begin();
+        let mut replies = Vec::new();
+        for fact in facts.iter() {
+            self.take_fact(fact, now);
+        }
+        for request in requests.drain(..) {
+            replies.extend(self.take_request(request, now));
+        }
+        for task in self.book.fire_due(now) {
+            self.look_at_output(task);
+        }
+        let more_to_launch = self.book.schedule(now);
+        let batch = self.book.batch();
+        let nothing_to_write = batch == crate::port::Batch::default();
+        let committed = if nothing_to_write {
+            Ok(())
+        } else {
+            self.journal.commit(&batch).await
+        };
+        match committed {
+            Ok(()) => {
+                facts.clear();
+                let kept = self.book.keep();
+                self.publish(kept);
+                for (task, attempt) in std::mem::take(&mut self.strays) {
+                    self.act(task, attempt, UnitAct::Release);
+                }
+                for reply in replies {
+                    self.answer(reply);
+                }
+                if !nothing_to_write && self.health.borrow().store.is_some() {
+                    tracing::info!("the store takes changes again");
+                    self.health.send_modify(|health| health.store = None);
+                }
+                more_to_launch
+            }
+            Err(error) => {
+                self.book.tear_out();
+                self.strays.clear();
+                self.held.append(facts);
+                for reply in replies {
+                    refuse(reply, &error);
+                }
+                if self.health.borrow().store.is_none() {
+                    tracing::error!(%error, "changes are refused until the store takes them");
+                }
+                self.health
+                    .send_modify(|health| health.store = Some(error.message.clone()));
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                // Timers and launches are still due.
+                true
+            }
+        }
+    }
+
+    fn take_fact(&mut self, fact: &Fact, now: Timestamp) {
+        match fact {
+            Fact::Event { task, event } => {
+                if let Err(refusal) = self.book.event(*task, event, now) {
+                    tracing::debug!(%task, ?event, %refusal, "an event changed nothing");
+                }
+            }
+            Fact::Removed(task) => self.book.removed(*task, now),
+            Fact::Output { task, seen } => self.book.saw_output(*task, *seen, now),
+            Fact::StrayUnit { task, attempt } => {
+                let awaited = self.book.get(*task).is_some_and(|task| {
+                    task.state.is_active()
+                        && task
+                            .attempt()
+                            .is_some_and(|present| present.number == *attempt)
+                });
+                if !awaited {
+                    self.strays.push((*task, *attempt));
+                }
+            }
+        }
+    }
+
+    fn take_request(&mut self, request: Message, now: Timestamp) -> Option<Reply> {
+        match request {
+            Message::Submit { prepared, reply } => match self.book.submit(prepared, now) {
+                Ok(submitted) => Some(Reply::Submit(reply, submitted)),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                    None
+                }
+            },
+            Message::Set {
+                namespace,
+                prepared,
+                present,
+                keep,
+                reply,
+            } => {
+                let problems = self.book.set(&namespace, prepared, &present, &keep, now);
+                Some(Reply::Set(reply, namespace, problems))
+            }
+            Message::Stop { key, grace, reply } => {
+                let id = self.book.find(&key).map(|task| task.id);
+                if let Some(id) = id {
+                    // An ended task is answered as it is.
+                    let _ = self.book.event(id, &Event::StopRequested { grace }, now);
+                }
+                Some(Reply::Task(reply, id))
+            }
+            Message::Delete { key, reply } => {
+                let id = self.book.find(&key).map(|task| task.id);
+                if let Some(id) = id {
+                    // Every state takes the wish.
+                    let _ = self.book.event(id, &Event::DeleteRequested, now);
+                }
+                Some(Reply::Task(reply, id))
+            }
+            Message::Wait { id, reply } => {
+                self.add_waiter(id, reply);
+                None
+            }
+            Message::Close => None,
+        }
+    }
+
+    fn add_waiter(&mut self, id: TaskId, reply: Waiter) {
+        // What ended in this very turn is not durable yet: publishing it will answer.
+        if let Some(task) = self.view.by_id(id).filter(|task| task.state.is_ended()) {
+            let _ = reply.send(Ok(task));
+            return;
+        }
+        if self.book.get(id).is_none() {
+            let _ = reply.send(Err(ControlError::Closed));
+            return;
+        }
+        if self.waiting >= self.max_waiters {
+            // Those who gave up are only noticed here.
+            self.waiters.retain(|_, waiters| {
+                waiters.retain(|waiter| !waiter.is_closed());
+                !waiters.is_empty()
+            });
+            self.waiting = self.waiters.values().map(Vec::len).sum();
+        }
+        if self.waiting >= self.max_waiters {
+            let _ = reply.send(Err(ControlError::Busy));
+            return;
+        }
+        self.waiters.entry(id).or_default().push(reply);
+        self.waiting += 1;
+    }
+
+    fn publish(&mut self, kept: Kept) {
+        let Kept {
+            changes,
+            feed,
+            effects,
+        } = kept;
+        let mut answers = Vec::new();
+        for (id, change) in &changes {
+            let over = change.as_ref().is_none_or(|task| task.state.is_ended());
+            if over && let Some(waiters) = self.waiters.remove(id) {
+                self.waiting -= waiters.len();
+                let last = change.clone().or_else(|| self.view.by_id(*id));
+                answers.push((waiters, last));
+            }
+        }
+        crate::feed::count(&feed, &self.book);
+        self.view.publish(changes);
+        self.feed.publish(feed);
+        for (waiters, last) in answers {
+            for waiter in waiters {
+                let _ = waiter.send(last.clone().ok_or(ControlError::Closed));
+            }
+        }
+        for (task, effect) in effects {
+            self.perform(task, effect);
+        }
+    }
+
+    fn perform(&self, task: Arc<Task>, effect: Effect) {
+        let id = task.id;
+        match effect {
+            Effect::Start(attempt) => self.attempts.start(task, attempt),
+            Effect::Stop { attempt, grace } => {
+                let event = StrategyEvent::StopRequested { grace };
+                self.attempts.tell(id, attempt, event);
+            }
+            Effect::Terminate(attempt) => {
+                self.attempts.forget(id, attempt);
+                self.act(id, attempt, UnitAct::Terminate);
+            }
+            Effect::Release(attempt) => self.act(id, attempt, UnitAct::Release),
+            Effect::Remove => self.remove(task),
+            // Told already, as part of the page.
+            Effect::Tell(_) => {}
+        }
+    }
+
+    fn act(&self, task: TaskId, attempt: AttemptNumber, act: UnitAct) {
+        let units = self.units.clone();
+        self.runtime.spawn(async move {
+            let done = match act {
+                UnitAct::Terminate => units.terminate(task, attempt).await,
+                UnitAct::Release => units.release(task, attempt).await,
+            };
+            if let Err(message) = done {
+                tracing::warn!(%task, %attempt, ?act, %message, "an order about units failed");
+            }
+        });
+    }
+
+    /// Removes what is left of a task, however long it takes; until then it stays on record.
+    fn remove(&self, task: Arc<Task>) {
+        let units = self.units.clone();
+        let facts = self.fact_sender.clone();
+        self.runtime.spawn(async move {
+            let (mut pause, longest) = REMOVAL_PAUSES;
+            while let Err(message) = units.remove(task.clone()).await {
+                tracing::warn!(task = %task.key, %message, "its removal is tried again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+                if facts.is_closed() {
+                    return;
+                }
+            }
+            let _ = facts.send(Fact::Removed(task.id));
+        });
+    }
+
+    fn look_at_output(&self, task: Arc<Task>) {
+        let units = self.units.clone();
+        let facts = self.fact_sender.clone();
+        self.runtime.spawn(async move {
+            let id = task.id;
+            let seen = units.last_output(task).await;
+            let _ = facts.send(Fact::Output { task: id, seen });
+        });
+    }
+
+    fn answer(&self, reply: Reply) {
+        match reply {
+            Reply::Submit(reply, submitted) => {
+                // It may have been launched in the same turn: answer with what is durable.
+                let task = self.view.by_id(submitted.task.id).unwrap_or(submitted.task);
+                let replayed = submitted.replayed;
+                let _ = reply.send(Ok(Submitted { task, replayed }));
+            }
+            Reply::Set(reply, namespace, problems) => {
+                let tasks = self.view.all(&namespace);
+                let _ = reply.send(Ok(SetAnswer { tasks, problems }));
+            }
+            Reply::Task(reply, id) => {
+                let _ = reply.send(Ok(id.and_then(|id| self.view.by_id(id))));
+            }
+        }
+    }
+
+    /// Carries out what recovery decided. Facts go through the loop like any other.
+    fn take_over(&self, plan: recover::Plan) {
+        for (task, attempt) in plan.start {
+            self.attempts.start(task, attempt);
+        }
+        for (task, attempt, event) in plan.adopt {
+            let id = task.id;
+            self.attempts.adopt(task, attempt, true);
+            self.attempts.tell(id, attempt, event);
+        }
+        for (task, event) in plan.facts {
+            let _ = self.fact_sender.send(Fact::Event { task, event });
+        }
+        for task in plan.remove {
+            self.remove(task);
+        }
+        for (task, attempt, act) in plan.units {
+            self.act(task, attempt, act);
+        }
+    }
+}
+
+/// What the loop does to an attempt's units by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitAct {
+    /// Kill them all.
+    Terminate,
+    /// Their ends are on record.
+    Release,
+}
+
+fn refuse(reply: Reply, error: &CommitError) {
+    let refused = || ControlError::Store {
+        message: error.message.clone(),
+        disk_full: error.disk_full,
+    };
+    match reply {
+        Reply::Submit(reply, _) => {
+            let _ = reply.send(Err(refused().into()));
+        }
+        Reply::Set(reply, ..) => {
+            let _ = reply.send(Err(refused()));
+        }
+        Reply::Task(reply, _) => {
+            let _ = reply.send(Err(refused()));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What a restart makes of the journal and of the units that are still known.
+//!
+//! Pure: tasks and units in, a plan out. The supervisor remembers every unit it
+//! was ever told to start until it is released, so within one boot of the
+//! machine "not known" means "never started". After a reboot nothing runs, and
+//! what was under way is lost, not guessed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use taskwright_model::{AttemptNumber, Event, Outcome, Task, TaskId, TaskState};
+
+use crate::dispatcher::UnitAct;
+use crate::port::{KnownUnit, StrategyEvent};
+
+/// What to do before the first request is taken.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Attempts to start: the crash came before anything of them was started, or before the
+    /// start was on record, and then starting finds the first.
+    pub start: Vec<(Arc<Task>, AttemptNumber)>,
+    /// Attempts that go on, and what to tell their strategies first.
+    pub adopt: Vec<(Arc<Task>, AttemptNumber, StrategyEvent)>,
+    /// Events to say to the machine.
+    pub facts: Vec<(TaskId, Event)>,
+    /// Ended tasks whose removal was under way.
+    pub remove: Vec<Arc<Task>>,
+    /// Units of attempts that are over, or of tasks that are not on record.
+    pub units: Vec<(TaskId, AttemptNumber, UnitAct)>,
+}
+
+/// Makes the plan.
+pub fn plan(tasks: impl Iterator<Item = Arc<Task>>, known: &[KnownUnit], rebooted: bool) -> Plan {
+    let mut plan = Plan::default();
+    let mut units: HashMap<(TaskId, AttemptNumber), Vec<&KnownUnit>> = HashMap::new();
+    for unit in known {
+        units
+            .entry((unit.task, unit.attempt))
+            .or_default()
+            .push(unit);
+    }
+    let mut live = HashSet::new();
+    let mut on_record = HashSet::new();
+    for task in tasks {
+        on_record.insert(task.id);
+        let Some(attempt) = task.attempt().map(|attempt| attempt.number) else {
+            continue;
+        };
+        if task.state.is_active() {
+            live.insert((task.id, attempt));
+        }
+        let is_known = units.contains_key(&(task.id, attempt));
+        plan.add(task, attempt, is_known, rebooted);
+    }
+    for (task, attempt) in units.into_keys() {
+        if live.contains(&(task, attempt)) {
+            continue;
+        }
+        if !on_record.contains(&task) {
+            tracing::warn!(%task, "processes of a task that is not on record are ended");
+            plan.units.push((task, attempt, UnitAct::Terminate));
+        }
+        plan.units.push((task, attempt, UnitAct::Release));
+    }
+    plan
+}
+
+impl Plan {
+    fn add(&mut self, task: Arc<Task>, attempt: AttemptNumber, is_known: bool, rebooted: bool) {
+        let had_process = task
+            .attempt()
+            .is_some_and(|attempt| attempt.process.is_some());
+        let lost = |message: &str| Event::AttemptEnded {
+            attempt,
+            outcome: Outcome::Lost {
+                message: message.to_owned(),
+            },
+        };
+        match &task.state {
+            TaskState::Starting { .. } if rebooted && !is_known => {
+                let event = lost("the machine was restarted while the task was being started");
+                self.facts.push((task.id, event));
+            }
+            TaskState::Starting { .. } => self.start.push((task, attempt)),
+            TaskState::Running { .. } | TaskState::Stopping { .. } if !is_known && had_process => {
+                let event = lost(if rebooted {
+                    "the machine was restarted while the task ran"
+                } else {
+                    "the record of its process is gone"
+                });
+                self.facts.push((task.id, event));
+            }
+            TaskState::Running { .. } => {
+                self.adopt.push((task, attempt, StrategyEvent::Recovered));
+            }
+            TaskState::Stopping { grace, .. } => {
+                let event = StrategyEvent::StopRequested { grace: *grace };
+                self.adopt.push((task, attempt, event));
+            }
+            TaskState::Ended { .. } if task.deleting_since.is_some() => self.remove.push(task),
+            TaskState::Ended { .. } | TaskState::Pending { .. } => {}
+        }
+    }
+}
