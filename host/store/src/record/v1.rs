@@ -1,0 +1,716 @@
+//! Form 1 of every record. Frozen: fields may be added with a default, nothing
+//! may be renamed, removed or change its meaning.
+//!
+//! Times are milliseconds since the Unix epoch, durations are `[seconds,
+//! nanoseconds]`. What a strategy wants kept is text where it is text and
+//! hexadecimal where it is not.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use taskwright_control::port;
+use taskwright_model as model;
+use taskwright_model::Timestamp;
+
+use super::RecordError;
+
+/// The version byte of this form.
+pub(super) const VERSION: u8 = 1;
+
+type Text<'a> = Cow<'a, str>;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Task<'a> {
+    namespace: Text<'a>,
+    name: Text<'a>,
+    runtime: Text<'a>,
+    submitted_at: i64,
+    state: State<'a>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<Attempt<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deleting_since: Option<i64>,
+    spec: Spec<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum State<'a> {
+    Pending {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_before: Option<i64>,
+    },
+    Starting {
+        since: i64,
+    },
+    Running {
+        since: i64,
+    },
+    Stopping {
+        since: i64,
+        reason: StopReason,
+        grace: Span,
+    },
+    Ended {
+        at: i64,
+        outcome: Outcome<'a>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum StopReason {
+    Canceled,
+    TimedOut(Limit),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Limit {
+    Queue,
+    Start,
+    Idle,
+    Run,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Exit {
+    Code(u8),
+    Signal(i32),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Outcome<'a> {
+    Exited {
+        code: u8,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<Text<'a>>,
+    },
+    Signaled {
+        signal: i32,
+    },
+    OutOfMemory {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<Exit>,
+    },
+    TimedOut {
+        limit: Limit,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<Exit>,
+    },
+    Canceled {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<Exit>,
+    },
+    Denied {
+        policy: Text<'a>,
+        reason: Text<'a>,
+    },
+    PluginFault {
+        runtime: Text<'a>,
+        message: Text<'a>,
+    },
+    Infrastructure {
+        message: Text<'a>,
+    },
+    Lost {
+        message: Text<'a>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Attempt<'a> {
+    number: u32,
+    launched_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    process: Option<Process>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    strategy_state: Option<Kept<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Process {
+    pid: u32,
+    start_ticks: u64,
+}
+
+/// Bytes that a strategy wants kept.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kept<'a> {
+    Text(Text<'a>),
+    Hex(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Spec<'a> {
+    work: Work<'a>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runtime: Option<Text<'a>>,
+    #[serde(default, skip_serializing_if = "none_in")]
+    labels: Cow<'a, BTreeMap<String, String>>,
+    #[serde(default)]
+    priority: i32,
+    limits: Limits,
+    retry: Retry<'a>,
+}
+
+fn none_in(labels: &BTreeMap<String, String>) -> bool {
+    labels.is_empty()
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Work<'a> {
+    Process {
+        command: Cow<'a, [String]>,
+        #[serde(default)]
+        args: Cow<'a, [String]>,
+        #[serde(default)]
+        env: Vec<EnvVar<'a>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        working_dir: Option<Text<'a>>,
+    },
+    Document {
+        kind: Text<'a>,
+        json: Text<'a>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct EnvVar<'a> {
+    name: Text<'a>,
+    value: Text<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Limits {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    queue: Option<Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start: Option<Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    idle: Option<Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<Span>,
+    grace: Span,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Retry<'a> {
+    max_attempts: u32,
+    backoff: Span,
+    max_backoff: Span,
+    on: Cow<'a, [String]>,
+}
+
+/// Seconds and nanoseconds.
+#[derive(Serialize, Deserialize)]
+struct Span(u64, u32);
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Feed<'a> {
+    at: i64,
+    namespace: Text<'a>,
+    name: Text<'a>,
+    happening: Happening<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Happening<'a> {
+    Submitted,
+    Launched(u32),
+    Running(u32),
+    Stopping(u32),
+    Retrying { attempt: u32, outcome: Outcome<'a> },
+    Ended(Outcome<'a>),
+    Deleting,
+    Removed,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Idempotency {
+    fingerprint: String,
+    task: String,
+    at: i64,
+}
+
+// From here on: conversions, each pair side by side.
+
+impl<'a> Task<'a> {
+    pub(super) fn from_model(task: &'a model::Task) -> Self {
+        Self {
+            namespace: task.key.namespace.as_str().into(),
+            name: task.key.name.as_str().into(),
+            runtime: task.runtime.as_str().into(),
+            submitted_at: task.submitted_at.as_millis(),
+            state: State::from_model(&task.state),
+            attempts: task.attempts.iter().map(Attempt::from_model).collect(),
+            deleting_since: task.deleting_since.map(Timestamp::as_millis),
+            spec: Spec::from_model(&task.spec),
+        }
+    }
+
+    pub(super) fn into_model(self, id: model::TaskId) -> Result<model::Task, RecordError> {
+        let mut attempts = Vec::with_capacity(self.attempts.len());
+        for attempt in self.attempts {
+            attempts.push(attempt.into_model()?);
+        }
+        Ok(model::Task {
+            id,
+            key: key(&self.namespace, &self.name)?,
+            spec: Arc::new(self.spec.into_model()?),
+            runtime: runtime(&self.runtime)?,
+            submitted_at: Timestamp::from_millis(self.submitted_at),
+            state: self.state.into_model(),
+            attempts,
+            deleting_since: self.deleting_since.map(Timestamp::from_millis),
+        })
+    }
+}
+
+impl<'a> State<'a> {
+    fn from_model(state: &'a model::TaskState) -> Self {
+        match state {
+            model::TaskState::Pending { not_before } => Self::Pending {
+                not_before: not_before.map(Timestamp::as_millis),
+            },
+            model::TaskState::Starting { since } => Self::Starting {
+                since: since.as_millis(),
+            },
+            model::TaskState::Running { since } => Self::Running {
+                since: since.as_millis(),
+            },
+            model::TaskState::Stopping {
+                since,
+                reason,
+                grace,
+            } => Self::Stopping {
+                since: since.as_millis(),
+                reason: match reason {
+                    model::StopReason::Canceled => StopReason::Canceled,
+                    model::StopReason::TimedOut(limit) => {
+                        StopReason::TimedOut(Limit::from_model(*limit))
+                    }
+                },
+                grace: Span::from_model(*grace),
+            },
+            model::TaskState::Ended { at, outcome } => Self::Ended {
+                at: at.as_millis(),
+                outcome: Outcome::from_model(outcome),
+            },
+        }
+    }
+
+    fn into_model(self) -> model::TaskState {
+        match self {
+            Self::Pending { not_before } => model::TaskState::Pending {
+                not_before: not_before.map(Timestamp::from_millis),
+            },
+            Self::Starting { since } => model::TaskState::Starting {
+                since: Timestamp::from_millis(since),
+            },
+            Self::Running { since } => model::TaskState::Running {
+                since: Timestamp::from_millis(since),
+            },
+            Self::Stopping {
+                since,
+                reason,
+                grace,
+            } => model::TaskState::Stopping {
+                since: Timestamp::from_millis(since),
+                reason: match reason {
+                    StopReason::Canceled => model::StopReason::Canceled,
+                    StopReason::TimedOut(limit) => model::StopReason::TimedOut(limit.into_model()),
+                },
+                grace: grace.into_model(),
+            },
+            Self::Ended { at, outcome } => model::TaskState::Ended {
+                at: Timestamp::from_millis(at),
+                outcome: outcome.into_model(),
+            },
+        }
+    }
+}
+
+impl Limit {
+    fn from_model(limit: model::Limit) -> Self {
+        match limit {
+            model::Limit::Queue => Self::Queue,
+            model::Limit::Start => Self::Start,
+            model::Limit::Idle => Self::Idle,
+            model::Limit::Run => Self::Run,
+        }
+    }
+
+    fn into_model(self) -> model::Limit {
+        match self {
+            Self::Queue => model::Limit::Queue,
+            Self::Start => model::Limit::Start,
+            Self::Idle => model::Limit::Idle,
+            Self::Run => model::Limit::Run,
+        }
+    }
+}
+
+impl Exit {
+    fn from_model(exit: model::ExitStatus) -> Self {
+        match exit {
+            model::ExitStatus::Code(code) => Self::Code(code),
+            model::ExitStatus::Signal(signal) => Self::Signal(signal),
+        }
+    }
+
+    fn into_model(self) -> model::ExitStatus {
+        match self {
+            Self::Code(code) => model::ExitStatus::Code(code),
+            Self::Signal(signal) => model::ExitStatus::Signal(signal),
+        }
+    }
+}
+
+impl<'a> Outcome<'a> {
+    fn from_model(outcome: &'a model::Outcome) -> Self {
+        match outcome {
+            model::Outcome::Exited { code, message } => Self::Exited {
+                code: *code,
+                message: message.as_deref().map(Cow::from),
+            },
+            model::Outcome::Signaled { signal } => Self::Signaled { signal: *signal },
+            model::Outcome::OutOfMemory { exit } => Self::OutOfMemory {
+                exit: exit.map(Exit::from_model),
+            },
+            model::Outcome::TimedOut { limit, exit } => Self::TimedOut {
+                limit: Limit::from_model(*limit),
+                exit: exit.map(Exit::from_model),
+            },
+            model::Outcome::Canceled { exit } => Self::Canceled {
+                exit: exit.map(Exit::from_model),
+            },
+            model::Outcome::Denied { policy, reason } => Self::Denied {
+                policy: policy.into(),
+                reason: reason.into(),
+            },
+            model::Outcome::PluginFault { runtime, message } => Self::PluginFault {
+                runtime: runtime.into(),
+                message: message.into(),
+            },
+            model::Outcome::Infrastructure { message } => Self::Infrastructure {
+                message: message.into(),
+            },
+            model::Outcome::Lost { message } => Self::Lost {
+                message: message.into(),
+            },
+        }
+    }
+
+    fn into_model(self) -> model::Outcome {
+        match self {
+            Self::Exited { code, message } => model::Outcome::Exited {
+                code,
+                message: message.map(Cow::into_owned),
+            },
+            Self::Signaled { signal } => model::Outcome::Signaled { signal },
+            Self::OutOfMemory { exit } => model::Outcome::OutOfMemory {
+                exit: exit.map(Exit::into_model),
+            },
+            Self::TimedOut { limit, exit } => model::Outcome::TimedOut {
+                limit: limit.into_model(),
+                exit: exit.map(Exit::into_model),
+            },
+            Self::Canceled { exit } => model::Outcome::Canceled {
+                exit: exit.map(Exit::into_model),
+            },
+            Self::Denied { policy, reason } => model::Outcome::Denied {
+                policy: policy.into_owned(),
+                reason: reason.into_owned(),
+            },
+            Self::PluginFault { runtime, message } => model::Outcome::PluginFault {
+                runtime: runtime.into_owned(),
+                message: message.into_owned(),
+            },
+            Self::Infrastructure { message } => model::Outcome::Infrastructure {
+                message: message.into_owned(),
+            },
+            Self::Lost { message } => model::Outcome::Lost {
+                message: message.into_owned(),
+            },
+        }
+    }
+}
+
+impl<'a> Attempt<'a> {
+    fn from_model(attempt: &'a model::Attempt) -> Self {
+        Self {
+            number: attempt.number.0,
+            launched_at: attempt.launched_at.as_millis(),
+            started_at: attempt.started_at.map(Timestamp::as_millis),
+            ended_at: attempt.ended_at.map(Timestamp::as_millis),
+            outcome: attempt.outcome.as_ref().map(Outcome::from_model),
+            process: attempt.process.map(|process| Process {
+                pid: process.pid,
+                start_ticks: process.start_ticks,
+            }),
+            strategy_state: Kept::from_model(&attempt.strategy_state),
+        }
+    }
+
+    fn into_model(self) -> Result<model::Attempt, RecordError> {
+        Ok(model::Attempt {
+            number: model::AttemptNumber(self.number),
+            launched_at: Timestamp::from_millis(self.launched_at),
+            started_at: self.started_at.map(Timestamp::from_millis),
+            ended_at: self.ended_at.map(Timestamp::from_millis),
+            outcome: self.outcome.map(Outcome::into_model),
+            process: self.process.map(|process| model::ProcessIdentity {
+                pid: process.pid,
+                start_ticks: process.start_ticks,
+            }),
+            strategy_state: match self.strategy_state {
+                Some(kept) => kept.into_model()?,
+                None => Arc::from([]),
+            },
+        })
+    }
+}
+
+impl<'a> Kept<'a> {
+    fn from_model(bytes: &'a [u8]) -> Option<Self> {
+        if bytes.is_empty() {
+            return None;
+        }
+        Some(match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.into()),
+            Err(_) => Self::Hex(hex::encode(bytes)),
+        })
+    }
+
+    fn into_model(self) -> Result<Arc<[u8]>, RecordError> {
+        match self {
+            Self::Text(text) => Ok(text.as_bytes().into()),
+            Self::Hex(digits) => {
+                let bytes = hex::decode(digits).map_err(|why| invalid("strategy state", &why))?;
+                Ok(bytes.into())
+            }
+        }
+    }
+}
+
+impl<'a> Spec<'a> {
+    fn from_model(spec: &'a model::TaskSpec) -> Self {
+        Self {
+            work: Work::from_model(&spec.work),
+            runtime: spec.runtime.as_ref().map(|name| name.as_str().into()),
+            labels: Cow::Borrowed(&spec.labels),
+            priority: spec.priority,
+            limits: Limits {
+                queue: spec.limits.queue.map(Span::from_model),
+                start: spec.limits.start.map(Span::from_model),
+                idle: spec.limits.idle.map(Span::from_model),
+                run: spec.limits.run.map(Span::from_model),
+                grace: Span::from_model(spec.limits.grace),
+            },
+            retry: Retry {
+                max_attempts: spec.retry.max_attempts,
+                backoff: Span::from_model(spec.retry.backoff),
+                max_backoff: Span::from_model(spec.retry.max_backoff),
+                on: Cow::Borrowed(&spec.retry.on),
+            },
+        }
+    }
+
+    fn into_model(self) -> Result<model::TaskSpec, RecordError> {
+        Ok(model::TaskSpec {
+            work: self.work.into_model(),
+            runtime: self.runtime.map(|name| runtime(&name)).transpose()?,
+            labels: self.labels.into_owned(),
+            priority: self.priority,
+            limits: model::TimeLimits {
+                queue: self.limits.queue.map(Span::into_model),
+                start: self.limits.start.map(Span::into_model),
+                idle: self.limits.idle.map(Span::into_model),
+                run: self.limits.run.map(Span::into_model),
+                grace: self.limits.grace.into_model(),
+            },
+            retry: model::RetryPolicy {
+                max_attempts: self.retry.max_attempts,
+                backoff: self.retry.backoff.into_model(),
+                max_backoff: self.retry.max_backoff.into_model(),
+                on: self.retry.on.into_owned(),
+            },
+        })
+    }
+}
+
+impl<'a> Work<'a> {
+    fn from_model(work: &'a model::Work) -> Self {
+        match work {
+            model::Work::Process(process) => Self::Process {
+                command: Cow::Borrowed(&process.command),
+                args: Cow::Borrowed(&process.args),
+                env: process
+                    .env
+                    .iter()
+                    .map(|variable| EnvVar {
+                        name: Cow::from(&variable.name),
+                        value: Cow::from(&variable.value),
+                    })
+                    .collect(),
+                working_dir: process.working_dir.as_deref().map(Cow::from),
+            },
+            model::Work::Document { kind, json } => Self::Document {
+                kind: kind.into(),
+                json: json.into(),
+            },
+        }
+    }
+
+    fn into_model(self) -> model::Work {
+        match self {
+            Self::Process {
+                command,
+                args,
+                env,
+                working_dir,
+            } => model::Work::Process(model::ProcessSpec {
+                command: command.into_owned(),
+                args: args.into_owned(),
+                env: env
+                    .into_iter()
+                    .map(|variable| model::EnvVar {
+                        name: variable.name.into_owned(),
+                        value: variable.value.into_owned(),
+                    })
+                    .collect(),
+                working_dir: working_dir.map(Cow::into_owned),
+            }),
+            Self::Document { kind, json } => model::Work::Document {
+                kind: kind.into_owned(),
+                json: json.into_owned(),
+            },
+        }
+    }
+}
+
+impl Span {
+    fn from_model(span: Duration) -> Self {
+        Self(span.as_secs(), span.subsec_nanos())
+    }
+
+    /// Saturating where `Duration::new` would panic: nanoseconds never carry past the last second.
+    fn into_model(self) -> Duration {
+        Duration::from_secs(self.0).saturating_add(Duration::from_nanos(u64::from(self.1)))
+    }
+}
+
+impl<'a> Feed<'a> {
+    pub(super) fn from_model(entry: &'a port::FeedEntry) -> Self {
+        Self {
+            at: entry.at.as_millis(),
+            namespace: entry.key.namespace.as_str().into(),
+            name: entry.key.name.as_str().into(),
+            happening: Happening::from_model(&entry.happening),
+        }
+    }
+
+    pub(super) fn into_model(
+        self,
+        sequence: u64,
+        task: model::TaskId,
+    ) -> Result<port::FeedEntry, RecordError> {
+        Ok(port::FeedEntry {
+            sequence,
+            at: Timestamp::from_millis(self.at),
+            task,
+            key: key(&self.namespace, &self.name)?,
+            happening: self.happening.into_model(),
+        })
+    }
+}
+
+impl<'a> Happening<'a> {
+    fn from_model(happening: &'a model::Happening) -> Self {
+        match happening {
+            model::Happening::Submitted => Self::Submitted,
+            model::Happening::Launched(attempt) => Self::Launched(attempt.0),
+            model::Happening::Running(attempt) => Self::Running(attempt.0),
+            model::Happening::Stopping(attempt) => Self::Stopping(attempt.0),
+            model::Happening::Retrying { attempt, outcome } => Self::Retrying {
+                attempt: attempt.0,
+                outcome: Outcome::from_model(outcome),
+            },
+            model::Happening::Ended(outcome) => Self::Ended(Outcome::from_model(outcome)),
+            model::Happening::Deleting => Self::Deleting,
+            model::Happening::Removed => Self::Removed,
+        }
+    }
+
+    fn into_model(self) -> model::Happening {
+        use model::AttemptNumber;
+        match self {
+            Self::Submitted => model::Happening::Submitted,
+            Self::Launched(attempt) => model::Happening::Launched(AttemptNumber(attempt)),
+            Self::Running(attempt) => model::Happening::Running(AttemptNumber(attempt)),
+            Self::Stopping(attempt) => model::Happening::Stopping(AttemptNumber(attempt)),
+            Self::Retrying { attempt, outcome } => model::Happening::Retrying {
+                attempt: AttemptNumber(attempt),
+                outcome: outcome.into_model(),
+            },
+            Self::Ended(outcome) => model::Happening::Ended(outcome.into_model()),
+            Self::Deleting => model::Happening::Deleting,
+            Self::Removed => model::Happening::Removed,
+        }
+    }
+}
+
+impl Idempotency {
+    pub(super) fn from_model(record: &port::IdempotencyRecord) -> Self {
+        Self {
+            fingerprint: hex::encode(record.fingerprint),
+            task: record.task.to_string(),
+            at: record.at.as_millis(),
+        }
+    }
+
+    pub(super) fn into_model(self, key: &str) -> Result<port::IdempotencyRecord, RecordError> {
+        let mut fingerprint = [0; 32];
+        hex::decode_to_slice(self.fingerprint, &mut fingerprint)
+            .map_err(|why| invalid("fingerprint", &why))?;
+        Ok(port::IdempotencyRecord {
+            key: key.to_owned(),
+            fingerprint,
+            task: model::TaskId::parse(&self.task).map_err(|why| invalid("task", &why))?,
+            at: Timestamp::from_millis(self.at),
+        })
+    }
+}
+
+fn key(namespace: &str, name: &str) -> Result<model::TaskKey, RecordError> {
+    Ok(model::TaskKey {
+        namespace: model::Namespace::parse(namespace).map_err(|why| invalid("namespace", &why))?,
+        name: model::TaskName::parse(name).map_err(|why| invalid("name", &why))?,
+    })
+}
+
+fn runtime(name: &str) -> Result<model::RuntimeName, RecordError> {
+    model::RuntimeName::parse(name).map_err(|why| invalid("runtime", &why))
+}
+
+fn invalid(field: &'static str, why: &dyn std::fmt::Display) -> RecordError {
+    RecordError::Value {
+        field,
+        message: why.to_string(),
+    }
+}
