@@ -7,9 +7,11 @@
 //! [`Fact`]; nothing here writes state.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use taskwright_model::{AttemptNumber, Event, Outcome, Task, TaskId, UnitName};
 use tokio::runtime::Handle;
@@ -25,6 +27,8 @@ use crate::port::{
 const MOST_WAITING: usize = 64;
 /// How often an event is offered again when the machine, not the plugin, failed.
 const MOST_OFFERS: u32 = 5;
+/// A strategy that wants to be asked again at once would make a busy loop.
+const SHORTEST_WAKE: Duration = Duration::from_millis(10);
 /// The pause between two offers.
 const OFFER_PAUSE: Duration = Duration::from_secs(1);
 
@@ -33,8 +37,9 @@ pub struct Attempts {
     entries: Mutex<HashMap<TaskId, Entry>>,
     strategies: Arc<dyn Strategies>,
     units: Arc<dyn Units>,
-    /// Unbounded, yet it cannot grow without bound: each attempt has at most one call under
-    /// way, and each call says at most one fact; attempts are bounded by the dispatcher.
+    /// Unbounded, because what is so cannot be refused. It stays short: each attempt has at most
+    /// one call under way, attempts are bounded, and while the store refuses the dispatcher keeps
+    /// only the newest of what supersedes itself.
     facts: mpsc::UnboundedSender<Fact>,
     runtime: Handle,
 }
@@ -49,6 +54,8 @@ struct Entry {
     started: bool,
     /// Units whose end was told: ends are reported at least once, told exactly once.
     ended_units: Vec<UnitName>,
+    /// The shortest grace of which a stop was told: repeats that end nothing sooner are not.
+    told_grace: Option<Duration>,
     wake: Option<AbortHandle>,
 }
 
@@ -56,6 +63,16 @@ struct Entry {
 enum Job {
     Start,
     Event(StrategyEvent),
+}
+
+/// What becomes of an attempt after a call.
+enum Next {
+    /// It waits, or goes on with the next job.
+    GoOn,
+    /// It is over.
+    Over,
+    /// The dispatcher ended it while the call was under way.
+    Forgotten,
 }
 
 impl Attempts {
@@ -96,6 +113,7 @@ impl Attempts {
             busy: false,
             started,
             ended_units: Vec::new(),
+            told_grace: None,
             wake: None,
         };
         self.entries.lock().insert(id, entry);
@@ -155,7 +173,16 @@ impl Attempts {
         else {
             return;
         };
-        if entry.waiting.len() >= MOST_WAITING {
+        if let Job::Event(StrategyEvent::StopRequested { grace }) = &job {
+            if entry.told_grace.is_some_and(|told| told <= *grace) {
+                return;
+            }
+            entry.told_grace = Some(*grace);
+        }
+        // An end is told exactly once, so dropping one would leave its attempt waiting for
+        // ever; how many there can be is bounded by the units.
+        let may_drop = matches!(&job, Job::Event(StrategyEvent::Woke));
+        if may_drop && entry.waiting.len() >= MOST_WAITING {
             tracing::warn!(task = %id, "too many events wait for the strategy; one was dropped");
             return;
         }
@@ -172,12 +199,25 @@ impl Attempts {
     async fn work(self: Arc<Self>, id: TaskId, attempt: AttemptNumber) {
         while let Some((task, state, job)) = self.next_job(id, attempt) {
             let task = StrategyTask { task, attempt };
-            match self.call(&task, state, job).await {
-                Ok(stepped) => {
-                    if !self.take_step(id, attempt, stepped) {
+            // A call that panics must not leave its attempt busy for ever.
+            let called = AssertUnwindSafe(self.call(&task, state, job))
+                .catch_unwind()
+                .await;
+            let called = called.unwrap_or_else(|_| {
+                let message = "the call to the strategy panicked; see the daemon's log".to_owned();
+                Err(StrategyError::Host { message })
+            });
+            match called {
+                Ok(stepped) => match self.take_step(id, attempt, stepped) {
+                    Next::GoOn => {}
+                    Next::Over => return,
+                    Next::Forgotten => {
+                        // The attempt was ended while the call was under way, and what the
+                        // call started since has nobody who would ever stop it.
+                        self.terminate(id, attempt).await;
                         return;
                     }
-                }
+                },
                 Err(error) => {
                     self.give_up(id, attempt, error).await;
                     return;
@@ -227,19 +267,19 @@ impl Attempts {
         }
     }
 
-    /// Takes what a call said; answers whether the attempt goes on.
+    /// Takes what a call said.
     fn take_step(
         self: &Arc<Self>,
         id: TaskId,
         attempt: AttemptNumber,
         Stepped { step, process }: Stepped,
-    ) -> bool {
+    ) -> Next {
         let mut entries = self.entries.lock();
         let Some(entry) = entries
             .get_mut(&id)
             .filter(|entry| entry.attempt == attempt)
         else {
-            return false;
+            return Next::Forgotten;
         };
         let (state, wake_after) = match step {
             Step::Done(outcome) => {
@@ -247,7 +287,7 @@ impl Attempts {
                     wake.abort();
                 }
                 self.say(id, Event::AttemptEnded { attempt, outcome });
-                return false;
+                return Next::Over;
             }
             Step::Wait { state, wake_after } => (state, wake_after),
         };
@@ -259,7 +299,7 @@ impl Attempts {
         if let Some(after) = wake_after {
             let this = self.clone();
             let wake = self.runtime.spawn(async move {
-                tokio::time::sleep(after).await;
+                tokio::time::sleep(after.max(SHORTEST_WAKE)).await;
                 this.tell(id, attempt, StrategyEvent::Woke);
             });
             entry.wake = Some(wake.abort_handle());
@@ -285,20 +325,29 @@ impl Attempts {
                 },
             );
         }
-        true
+        Next::GoOn
     }
 
     /// Ends an attempt whose strategy gave no answer. What it started must not go on unseen.
     async fn give_up(&self, id: TaskId, attempt: AttemptNumber, error: StrategyError) {
         self.forget(id, attempt);
-        if let Err(message) = self.units.terminate(id, attempt).await {
-            tracing::error!(task = %id, %message, "what a failed attempt started could not be ended");
-        }
+        self.terminate(id, attempt).await;
         let outcome = match error {
             StrategyError::Plugin { runtime, message } => Outcome::PluginFault { runtime, message },
             StrategyError::Host { message } => Outcome::Infrastructure { message },
         };
         self.say(id, Event::AttemptEnded { attempt, outcome });
+    }
+
+    /// Kills what an attempt started. Tried a few times: the supervisor may be away for a moment.
+    async fn terminate(&self, id: TaskId, attempt: AttemptNumber) {
+        for _ in 0..MOST_OFFERS {
+            let Err(message) = self.units.terminate(id, attempt).await else {
+                return;
+            };
+            tracing::error!(task = %id, %message, "what an attempt started could not be ended");
+            tokio::time::sleep(OFFER_PAUSE).await;
+        }
     }
 
     fn say(&self, task: TaskId, event: Event) {

@@ -51,7 +51,7 @@ pub struct Kept {
 
 enum Undo {
     Task(TaskId, Option<Arc<Task>>),
-    Key(String),
+    Key(String, Option<IdempotencyRecord>),
 }
 
 /// Every task there is, and what follows from it.
@@ -137,6 +137,13 @@ impl Book {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Nothing is due for this task before `until`, unless it changes.
+    pub fn hold_off(&mut self, id: TaskId, until: Timestamp) {
+        if self.due.get(&id).is_some_and(|at| *at < until) {
+            self.set_timer(id, Some(until));
+        }
+    }
+
     /// Opens a page.
     pub fn begin(&mut self) {
         self.undo.clear();
@@ -185,8 +192,12 @@ impl Book {
                 Undo::Task(id, old) => {
                     self.replace(id, old);
                 }
-                Undo::Key(key) => {
-                    self.keys.remove(&key);
+                Undo::Key(key, before) => {
+                    self.key_order.pop_back();
+                    match before {
+                        Some(record) => self.keys.insert(key, record),
+                        None => self.keys.remove(&key),
+                    };
                 }
             }
         }
@@ -256,7 +267,8 @@ impl Book {
                 task: id,
                 at: now,
             };
-            self.undo.push(Undo::Key(scoped));
+            let before = self.keys.get(&scoped).cloned();
+            self.undo.push(Undo::Key(scoped, before));
             self.new_keys.push(record.clone());
             self.remember_key(record);
         }

@@ -5,12 +5,12 @@
 //! made durable by the next commit, so one sync serves all that waited for it.
 //! Nothing is answered, published or done before it is durable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use taskwright_model::{
-    AttemptNumber, Effect, Event, Namespace, Task, TaskId, TaskKey, TaskName, Timestamp,
+    AttemptNumber, Effect, Event, Namespace, Task, TaskId, TaskKey, TaskName, TaskState, Timestamp,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,9 +19,10 @@ use crate::attempts::Attempts;
 use crate::core::{Book, Kept, Limits};
 use crate::feed::Feed;
 use crate::handle::{Control, Health, Prepared};
+use crate::orders::{Order, Orders};
 use crate::port::{
-    Clock, CommitError, FeedHistory, Journal, Outputs, Plugins, Recovered, Strategies,
-    StrategyEvent, Units,
+    Clock, CommitError, FeedHistory, IdempotencyRecord, Journal, Outputs, Plugins, Recovered,
+    Strategies, StrategyEvent, Units,
 };
 use crate::recover;
 use crate::request::{ControlError, SetAnswer, SetProblem, Submission, SubmitError, Submitted};
@@ -31,8 +32,12 @@ use crate::view::View;
 const MOST_PER_TURN: usize = 512;
 /// The pause after a commit that failed, so that a full disk does not make a busy loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
-/// The first and the longest pause between two tries to remove what is left of a task.
-const REMOVAL_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// How often a store that refuses is asked whether it takes changes again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How long limits that passed while no daemon was there wait for ends that came before them.
+const LONGEST_SETTLING: Duration = Duration::from_secs(10);
+/// How long a look at a task's output may take.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// How much the loop takes on.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +156,7 @@ pub enum Message {
 pub type TaskAnswer = Result<Option<Arc<Task>>, ControlError>;
 
 /// A client that waits for a task's end.
-pub type Waiter = oneshot::Sender<Result<Arc<Task>, ControlError>>;
+pub type Waiter = oneshot::Sender<TaskAnswer>;
 
 /// Something that is so. Kept and said again until the store takes it.
 #[derive(Clone, Debug)]
@@ -183,7 +188,11 @@ pub enum Fact {
 
 /// An answer that waits for the commit.
 enum Reply {
-    Submit(oneshot::Sender<Result<Submitted, SubmitError>>, Submitted),
+    /// A refusal waits as well: what it saw, as a name in use, may be undone.
+    Submit(
+        oneshot::Sender<Result<Submitted, SubmitError>>,
+        Result<Submitted, SubmitError>,
+    ),
     Set(
         oneshot::Sender<Result<SetAnswer, ControlError>>,
         Namespace,
@@ -234,6 +243,12 @@ pub(crate) async fn assemble<J: Journal>(
         fact_sender.clone(),
         runtime.clone(),
     ));
+    let orders = Arc::new(Orders::new(
+        attempts.clone(),
+        parts.units.clone(),
+        fact_sender.clone(),
+        runtime.clone(),
+    ));
     let limits = Limits {
         max_active: config.max_active.max(1),
         max_tasks: config.max_tasks.max(1),
@@ -251,7 +266,7 @@ pub(crate) async fn assemble<J: Journal>(
     let known = parts.units.list().await?;
     let plan = recover::plan(book.tasks().cloned(), &known, config.rebooted);
     let (health_sender, health) = watch::channel(Health::default());
-    let dispatcher = Dispatcher {
+    let mut dispatcher = Dispatcher {
         journal: parts.journal,
         units: parts.units,
         clock: parts.clock.clone(),
@@ -259,6 +274,7 @@ pub(crate) async fn assemble<J: Journal>(
         view: view.clone(),
         feed: Arc::new(feed),
         attempts: attempts.clone(),
+        orders,
         requests,
         facts,
         fact_sender,
@@ -293,6 +309,7 @@ pub(crate) struct Dispatcher<J> {
     view: Arc<View>,
     feed: Arc<Feed>,
     attempts: Arc<Attempts>,
+    orders: Arc<Orders>,
     requests: mpsc::Receiver<Message>,
     facts: mpsc::UnboundedReceiver<Fact>,
     fact_sender: mpsc::UnboundedSender<Fact>,
@@ -341,7 +358,10 @@ impl<J: Journal> Dispatcher<J> {
     /// Waits until there is something to do.
     async fn gather(&mut self, requests: &mut Vec<Message>, facts: &mut Vec<Fact>) {
         let now = self.clock.now();
-        let due = self.book.next_due().map(|at| at.since(now));
+        let mut due = self.book.next_due().map(|at| at.since(now));
+        if self.health.borrow().store.is_some() {
+            due = Some(due.map_or(PROBE_EVERY, |due| due.min(PROBE_EVERY)));
+        }
         let timer = async {
             match due {
                 // Timers are in whole milliseconds: never wake before the moment.
@@ -373,7 +393,10 @@ impl<J: Journal> Dispatcher<J> {
             self.look_at_output(task);
         }
         let more_to_launch = self.book.schedule(now);
-        let batch = self.book.batch();
+        let mut batch = self.book.batch();
+        if self.health.borrow().store.is_some() {
+            batch.idempotency.push(probe(now));
+        }
         let nothing_to_write = batch == crate::port::Batch::default();
         let committed = if nothing_to_write {
             Ok(())
@@ -386,7 +409,7 @@ impl<J: Journal> Dispatcher<J> {
                 let kept = self.book.keep();
                 self.publish(kept);
                 for (task, attempt) in std::mem::take(&mut self.strays) {
-                    self.act(task, attempt, UnitAct::Release);
+                    self.orders.push(task, Order::Release(attempt));
                 }
                 for reply in replies {
                     self.answer(reply);
@@ -401,6 +424,7 @@ impl<J: Journal> Dispatcher<J> {
                 self.book.tear_out();
                 self.strays.clear();
                 self.held.append(facts);
+                keep_newest(&mut self.held);
                 for reply in replies {
                     refuse(reply, &error);
                 }
@@ -441,13 +465,9 @@ impl<J: Journal> Dispatcher<J> {
 
     fn take_request(&mut self, request: Message, now: Timestamp) -> Option<Reply> {
         match request {
-            Message::Submit { prepared, reply } => match self.book.submit(prepared, now) {
-                Ok(submitted) => Some(Reply::Submit(reply, submitted)),
-                Err(error) => {
-                    let _ = reply.send(Err(error));
-                    None
-                }
-            },
+            Message::Submit { prepared, reply } => {
+                Some(Reply::Submit(reply, self.book.submit(prepared, now)))
+            }
             Message::Set {
                 namespace,
                 prepared,
@@ -485,11 +505,12 @@ impl<J: Journal> Dispatcher<J> {
     fn add_waiter(&mut self, id: TaskId, reply: Waiter) {
         // What ended in this very turn is not durable yet: publishing it will answer.
         if let Some(task) = self.view.by_id(id).filter(|task| task.state.is_ended()) {
-            let _ = reply.send(Ok(task));
+            let _ = reply.send(Ok(Some(task)));
             return;
         }
         if self.book.get(id).is_none() {
-            let _ = reply.send(Err(ControlError::Closed));
+            // It was removed after the client looked it up.
+            let _ = reply.send(Ok(None));
             return;
         }
         if self.waiting >= self.max_waiters {
@@ -528,7 +549,7 @@ impl<J: Journal> Dispatcher<J> {
         self.feed.publish(feed);
         for (waiters, last) in answers {
             for waiter in waiters {
-                let _ = waiter.send(last.clone().ok_or(ControlError::Closed));
+                let _ = waiter.send(Ok(last.clone()));
             }
         }
         for (task, effect) in effects {
@@ -538,67 +559,41 @@ impl<J: Journal> Dispatcher<J> {
 
     fn perform(&self, task: Arc<Task>, effect: Effect) {
         let id = task.id;
-        match effect {
-            Effect::Start(attempt) => self.attempts.start(task, attempt),
-            Effect::Stop { attempt, grace } => {
-                let event = StrategyEvent::StopRequested { grace };
-                self.attempts.tell(id, attempt, event);
-            }
+        let order = match effect {
+            Effect::Start(attempt) => Order::Start(task, attempt),
+            Effect::Stop { attempt, grace } => Order::Stop(attempt, grace),
             Effect::Terminate(attempt) => {
+                // At once, too: from here on the attempt hears of nothing more.
                 self.attempts.forget(id, attempt);
-                self.act(id, attempt, UnitAct::Terminate);
+                Order::Terminate(attempt)
             }
-            Effect::Release(attempt) => self.act(id, attempt, UnitAct::Release),
-            Effect::Remove => self.remove(task),
+            Effect::Release(attempt) => Order::Release(attempt),
+            Effect::Remove => Order::Remove(task),
             // Told already, as part of the page.
-            Effect::Tell(_) => {}
-        }
-    }
-
-    fn act(&self, task: TaskId, attempt: AttemptNumber, act: UnitAct) {
-        let units = self.units.clone();
-        self.runtime.spawn(async move {
-            let done = match act {
-                UnitAct::Terminate => units.terminate(task, attempt).await,
-                UnitAct::Release => units.release(task, attempt).await,
-            };
-            if let Err(message) = done {
-                tracing::warn!(%task, %attempt, ?act, %message, "an order about units failed");
-            }
-        });
-    }
-
-    /// Removes what is left of a task, however long it takes; until then it stays on record.
-    fn remove(&self, task: Arc<Task>) {
-        let units = self.units.clone();
-        let facts = self.fact_sender.clone();
-        self.runtime.spawn(async move {
-            let (mut pause, longest) = REMOVAL_PAUSES;
-            while let Err(message) = units.remove(task.clone()).await {
-                tracing::warn!(task = %task.key, %message, "its removal is tried again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(longest);
-                if facts.is_closed() {
-                    return;
-                }
-            }
-            let _ = facts.send(Fact::Removed(task.id));
-        });
+            Effect::Tell(_) => return,
+        };
+        self.orders.push(id, order);
     }
 
     fn look_at_output(&self, task: Arc<Task>) {
         let units = self.units.clone();
+        let clock = self.clock.clone();
         let facts = self.fact_sender.clone();
         self.runtime.spawn(async move {
             let id = task.id;
-            let seen = units.last_output(task).await;
+            let look = tokio::time::timeout(LONGEST_LOOK, units.last_output(task)).await;
+            // Never end a task because nobody could look: take it as printing just now.
+            let seen = look.unwrap_or_else(|_| Some(clock.now()));
             let _ = facts.send(Fact::Output { task: id, seen });
         });
     }
 
     fn answer(&self, reply: Reply) {
         match reply {
-            Reply::Submit(reply, submitted) => {
+            Reply::Submit(reply, Err(error)) => {
+                let _ = reply.send(Err(error));
+            }
+            Reply::Submit(reply, Ok(submitted)) => {
                 // It may have been launched in the same turn: answer with what is durable.
                 let task = self.view.by_id(submitted.task.id).unwrap_or(submitted.task);
                 let replayed = submitted.replayed;
@@ -615,23 +610,37 @@ impl<J: Journal> Dispatcher<J> {
     }
 
     /// Carries out what recovery decided. Facts go through the loop like any other.
-    fn take_over(&self, plan: recover::Plan) {
+    fn take_over(&mut self, plan: recover::Plan) {
         for (task, attempt) in plan.start {
+            let (id, state) = (task.id, task.state.clone());
             self.attempts.start(task, attempt);
+            if let TaskState::Stopping { grace, .. } = state {
+                let event = StrategyEvent::StopRequested { grace };
+                self.attempts.tell(id, attempt, event);
+            }
         }
         for (task, attempt, event) in plan.adopt {
             let id = task.id;
             self.attempts.adopt(task, attempt, true);
             self.attempts.tell(id, attempt, event);
         }
+        let settled = self.clock.now().plus(LONGEST_SETTLING);
+        for report in plan.ended {
+            self.book.hold_off(report.task, settled);
+            self.attempts.report(report);
+        }
         for (task, event) in plan.facts {
             let _ = self.fact_sender.send(Fact::Event { task, event });
         }
-        for task in plan.remove {
-            self.remove(task);
-        }
         for (task, attempt, act) in plan.units {
-            self.act(task, attempt, act);
+            let order = match act {
+                UnitAct::Terminate => Order::Terminate(attempt),
+                UnitAct::Release => Order::Release(attempt),
+            };
+            self.orders.push(task, order);
+        }
+        for task in plan.remove {
+            self.orders.push(task.id, Order::Remove(task));
         }
     }
 }
@@ -643,6 +652,39 @@ pub enum UnitAct {
     Terminate,
     /// Their ends are on record.
     Release,
+}
+
+/// Something small to write, to see whether the store takes changes again: the same record
+/// over and over, under a key that no client can have.
+fn probe(now: Timestamp) -> IdempotencyRecord {
+    IdempotencyRecord {
+        key: "/probe".to_owned(),
+        fingerprint: [0; 32],
+        task: TaskId::from_u128(0),
+        at: now,
+    }
+}
+
+/// Of what only says how things stand, the newest is enough: so what is held while the store
+/// refuses is bounded by the tasks, however long that takes.
+fn keep_newest(held: &mut Vec<Fact>) {
+    let mut seen = HashSet::new();
+    let mut newest = Vec::with_capacity(held.len());
+    for fact in held.drain(..).rev() {
+        let superseded = match &fact {
+            Fact::Event {
+                task,
+                event: Event::Progressed { .. },
+            } => !seen.insert((0, *task)),
+            Fact::Output { task, .. } => !seen.insert((1, *task)),
+            Fact::Event { .. } | Fact::Removed(_) | Fact::StrayUnit { .. } => false,
+        };
+        if !superseded {
+            newest.push(fact);
+        }
+    }
+    newest.reverse();
+    *held = newest;
 }
 
 fn refuse(reply: Reply, error: &CommitError) {

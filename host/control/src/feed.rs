@@ -85,8 +85,8 @@ impl Feed {
         if oldest > after.saturating_add(1) {
             return None;
         }
-        // Numbers have no gaps, so the place of the first wanted line is known.
-        let skip = usize::try_from(after.saturating_add(1) - oldest).unwrap_or(usize::MAX);
+        // Searched, not computed: a store that lost a damaged line leaves a gap.
+        let skip = recent.partition_point(|entry| entry.sequence <= after);
         let wanted = |entry: &&FeedEntry| task.is_none_or(|task| entry.task == task);
         Some(
             recent

@@ -169,7 +169,7 @@ impl Control {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Wait { id, reply })?;
         match tokio::time::timeout(at_most.min(LONGEST_WAIT), answer).await {
-            Ok(Ok(answer)) => answer.map(Some),
+            Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(ControlError::Closed),
             Err(_) => Ok(Some(self.view.by_id(id).unwrap_or(present))),
         }

@@ -8,15 +8,20 @@
 //! | [`core`](crate::core) | the book of tasks: indexes, queue, timers, undo; no async |
 //! | [`dispatcher`] | the loop: gather, decide, commit, publish, act |
 //! | [`attempts`] | calls to strategies, one after the other for each attempt |
+//! | `orders` | what is to be done about units, in order for each task |
 //! | [`recover`] | what a restart makes of journal and live units |
 //! | [`feed`] | numbered events for watchers |
+//! | `fake` | a world of fakes for tests, behind the feature of that name |
 //! | [`view`] | what readers see: only what is durable |
 
 pub mod attempts;
 pub mod core;
 pub mod dispatcher;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod feed;
 pub mod handle;
+mod orders;
 pub mod port;
 pub mod recover;
 pub mod request;

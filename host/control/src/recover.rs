@@ -11,13 +11,14 @@ use std::sync::Arc;
 use taskwright_model::{AttemptNumber, Event, Outcome, Task, TaskId, TaskState};
 
 use crate::dispatcher::UnitAct;
-use crate::port::{KnownUnit, StrategyEvent};
+use crate::port::{KnownUnit, StrategyEvent, UnitReport};
 
 /// What to do before the first request is taken.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// Attempts to start: the crash came before anything of them was started, or before the
-    /// start was on record, and then starting finds the first.
+    /// start was on record, and then starting finds the first. One that is being stopped hears
+    /// of the stop after its start.
     pub start: Vec<(Arc<Task>, AttemptNumber)>,
     /// Attempts that go on, and what to tell their strategies first.
     pub adopt: Vec<(Arc<Task>, AttemptNumber, StrategyEvent)>,
@@ -25,6 +26,9 @@ pub struct Plan {
     pub facts: Vec<(TaskId, Event)>,
     /// Ended tasks whose removal was under way.
     pub remove: Vec<Arc<Task>>,
+    /// Ends of units that live attempts have not heard of. They came before anything that is
+    /// overdue by now, as a limit that nobody was there to watch.
+    pub ended: Vec<UnitReport>,
     /// Units of attempts that are over, or of tasks that are not on record.
     pub units: Vec<(TaskId, AttemptNumber, UnitAct)>,
 }
@@ -44,6 +48,10 @@ pub fn plan(tasks: impl Iterator<Item = Arc<Task>>, known: &[KnownUnit], reboote
     for task in tasks {
         on_record.insert(task.id);
         let Some(attempt) = task.attempt().map(|attempt| attempt.number) else {
+            // It never ran, and its removal may have been cut short all the same.
+            if task.state.is_ended() && task.deleting_since.is_some() {
+                plan.remove.push(task);
+            }
             continue;
         };
         if task.state.is_active() {
@@ -52,8 +60,9 @@ pub fn plan(tasks: impl Iterator<Item = Arc<Task>>, known: &[KnownUnit], reboote
         let is_known = units.contains_key(&(task.id, attempt));
         plan.add(task, attempt, is_known, rebooted);
     }
-    for (task, attempt) in units.into_keys() {
+    for ((task, attempt), units) in units {
         if live.contains(&(task, attempt)) {
+            plan.ended.extend(units.into_iter().filter_map(report));
             continue;
         }
         if !on_record.contains(&task) {
@@ -65,11 +74,23 @@ pub fn plan(tasks: impl Iterator<Item = Arc<Task>>, known: &[KnownUnit], reboote
     plan
 }
 
+fn report(unit: &KnownUnit) -> Option<UnitReport> {
+    unit.ended.map(|ended| UnitReport {
+        task: unit.task,
+        attempt: unit.attempt,
+        unit: unit.unit.clone(),
+        ended,
+    })
+}
+
 impl Plan {
     fn add(&mut self, task: Arc<Task>, attempt: AttemptNumber, is_known: bool, rebooted: bool) {
         let had_process = task
             .attempt()
             .is_some_and(|attempt| attempt.process.is_some());
+        let never_started = task
+            .attempt()
+            .is_some_and(|attempt| attempt.started_at.is_none());
         let lost = |message: &str| Event::AttemptEnded {
             attempt,
             outcome: Outcome::Lost {
@@ -92,6 +113,10 @@ impl Plan {
             }
             TaskState::Running { .. } => {
                 self.adopt.push((task, attempt, StrategyEvent::Recovered));
+            }
+            // The strategy's own state came too late for the record: only a start gives it back.
+            TaskState::Stopping { .. } if never_started && is_known => {
+                self.start.push((task, attempt));
             }
             TaskState::Stopping { grace, .. } => {
                 let event = StrategyEvent::StopRequested { grace: *grace };

@@ -117,7 +117,11 @@ pub fn apply(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refu
         TaskState::Pending { .. } => pending(task, event, now),
         TaskState::Starting { .. } => starting(task, event, now),
         TaskState::Running { .. } => running(task, event, now),
-        TaskState::Stopping { reason, grace, .. } => stopping(task, event, now, *reason, *grace),
+        TaskState::Stopping {
+            since,
+            reason,
+            grace,
+        } => stopping(task, event, now, (*since, *reason, *grace)),
         TaskState::Ended { .. } => ended(task, event, now),
     }
 }
@@ -227,8 +231,7 @@ fn stopping(
     task: &Task,
     event: &Event,
     now: Timestamp,
-    reason: StopReason,
-    grace: Duration,
+    (since, reason, grace): (Timestamp, StopReason, Duration),
 ) -> Result<Applied, Refusal> {
     match event {
         Event::Launched => Err(Refusal::AlreadyStarted),
@@ -250,17 +253,18 @@ fn stopping(
         Event::StopRequested { grace: wanted } => {
             let mut next = task.clone();
             let mut effects = Vec::new();
-            if let Some(shorter) = wanted.filter(|wanted| *wanted < grace) {
-                next.state = TaskState::Stopping {
-                    since: now,
-                    reason,
-                    grace: shorter,
-                };
-                effects.extend(task.attempt().map(|attempt| Effect::Stop {
-                    attempt: attempt.number,
-                    grace: shorter,
-                }));
+            let reason = reason_after_stop(task, reason);
+            // Only a wish that ends it sooner counts: asking again must never win it time.
+            let sooner = wanted.filter(|wanted| now.plus(*wanted) < since.plus(grace));
+            if let (Some(grace), Some(attempt)) = (sooner, task.attempt()) {
+                let attempt = attempt.number;
+                effects.push(Effect::Stop { attempt, grace });
             }
+            next.state = TaskState::Stopping {
+                since: sooner.map_or(since, |_| now),
+                reason,
+                grace: sooner.unwrap_or(grace),
+            };
             Ok((next, effects))
         }
         Event::DeleteRequested => Ok(with_delete_wish(task, now)),
@@ -380,6 +384,21 @@ fn with_delete_wish(task: &Task, now: Timestamp) -> Applied {
     }
     next.deleting_since = Some(now);
     (next, vec![Effect::Tell(Happening::Deleting)])
+}
+
+/// Somebody asks for a stop while a limit is stopping the attempt. The limit keeps its name,
+/// unless it would be tried again: then it is this wish that makes the end final.
+fn reason_after_stop(task: &Task, reason: StopReason) -> StopReason {
+    let outcome = stopped(
+        reason,
+        &Outcome::Lost {
+            message: String::new(),
+        },
+    );
+    match retry::next_attempt_after(&task.spec.retry, current(task).0, &outcome) {
+        Some(_) => StopReason::Canceled,
+        None => reason,
+    }
 }
 
 /// What a stop makes of the way an attempt ended: the reason, with the exit.
