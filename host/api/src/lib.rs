@@ -1,1 +1,50 @@
 //! The only crate that knows HTTP: dialects of the task API.
+//!
+//! A dialect is wire types and conversion, nothing else: what a task is and
+//! what happens to it is decided in `taskwright-model` and `taskwright-control`.
+//!
+//! | module | about |
+//! |---|---|
+//! | [`server`] | listeners, connections, limits, graceful drain |
+//! | [`state`] | what handlers are given |
+//! | [`auth`] | who may do what |
+//! | `edge` | what is done for every request: ids, access, panics, errors, metrics |
+//! | `problem` | errors, and the two forms in which they leave |
+//! | `body`, `query`, `sse` | bodies read within bounds, words of queries, streams of events |
+//! | [`native`] | the native dialect, and what we add beside it |
+//! | [`openapi`] | the description of it all, and the page that shows it |
+
+pub mod auth;
+mod body;
+mod edge;
+#[cfg(test)]
+mod fake;
+pub mod native;
+pub mod openapi;
+mod problem;
+mod query;
+pub mod server;
+mod sse;
+pub mod state;
+
+pub use auth::{AuthConfig, AuthError, Scope, Token};
+pub use server::{Drained, Listener, ServeLimits, serve};
+pub use state::{ApiLimits, ApiState, VersionInfo};
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+
+/// Every route there is, ready to be served: the native dialect at the root and again under
+/// `/opensandbox`, each request passing the same edge.
+pub fn router(state: ApiState) -> Router {
+    let state = Arc::new(state);
+    let native = openapi::routes().split_for_parts().0;
+    Router::new()
+        .merge(native.clone())
+        .nest(native::PREFIX, native)
+        .fallback(edge::no_such_route)
+        .method_not_allowed_fallback(edge::no_such_method)
+        .layer(middleware::from_fn_with_state(state.clone(), edge::edge))
+        .with_state(state)
+}

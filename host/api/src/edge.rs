@@ -1,0 +1,323 @@
+//! What is done for every request, once: a request id, access, panics, the form
+//! of errors, metrics, one line of tracing.
+//!
+//! One function instead of a stack of layers: a read is answered in microseconds,
+//! and every layer would cost some of them.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{ALLOW, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use tracing::Instrument;
+
+use crate::auth::{Caller, Peer, Scope};
+use crate::native::PREFIX;
+use crate::problem::{Form, Problem};
+use crate::state::ApiState;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The longest request id taken from a client, in bytes.
+const MOST_REQUEST_ID_BYTES: usize = 128;
+
+/// Everything a request passes on its way in and out.
+pub(crate) async fn edge(
+    State(state): State<Arc<ApiState>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let route = Route::of(
+        request
+            .extensions()
+            .get::<MatchedPath>()
+            .map(MatchedPath::as_str),
+        &method,
+    );
+    let request_id = request_id(request.headers());
+    let span = tracing::debug_span!(
+        "request",
+        %method,
+        route = route.label,
+        request_id = request_id.to_str().unwrap_or_default(),
+        traceparent = text_of(request.headers(), &TRACEPARENT),
+        caller = tracing::field::Empty,
+    );
+
+    let admitted = admit(&state, &request, route);
+    let mut response = match admitted {
+        Ok(caller) => {
+            span.record("caller", caller.name.as_ref());
+            request.extensions_mut().insert(caller);
+            let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+            answer.instrument(span.clone()).await.unwrap_or_else(|_| {
+                tracing::error!(parent: &span, "a handler panicked");
+                Problem::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "this is a fault of the daemon: a handler panicked",
+                )
+                .hint("please report it with the daemon's log around this request id")
+                .into_response()
+            })
+        }
+        Err(problem) => problem.into_response(),
+    };
+
+    if let Some(problem) = problem_in(&mut response).await {
+        let mut rendered = problem.render(route.form, request_id.to_str().unwrap_or_default());
+        if let Some(allow) = response.headers_mut().remove(ALLOW) {
+            rendered.headers_mut().insert(ALLOW, allow);
+        }
+        response = rendered;
+    }
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    let status = response.status();
+    tracing::debug!(parent: &span, status = status.as_u16(), elapsed = ?begun.elapsed(), "answered");
+    measure(&method, route.label, status, begun);
+    response
+}
+
+/// The problem that a response carries. An extractor that refuses a path or a query answers
+/// with a sentence of its own: that becomes the message.
+async fn problem_in(response: &mut Response) -> Option<Problem> {
+    /// Longer sentences than this are none.
+    const MOST_SENTENCE_BYTES: usize = 4096;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        return Some(problem);
+    }
+    let status = response.status();
+    let is_text = text_of(response.headers(), &CONTENT_TYPE)
+        .is_some_and(|media_type| media_type.starts_with("text/plain"));
+    if !status.is_client_error() || !is_text {
+        return None;
+    }
+    let body = std::mem::take(response.body_mut());
+    let sentence = axum::body::to_bytes(body, MOST_SENTENCE_BYTES).await;
+    let sentence = sentence.unwrap_or_default();
+    Some(Problem::new(status, String::from_utf8_lossy(&sentence)))
+}
+
+/// Nothing is served at that path.
+pub(crate) async fn no_such_route(uri: Uri) -> Problem {
+    let shown: String = uri.path().chars().take(200).collect();
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        format!("nothing is served at {shown:?}"),
+    )
+    .hint("see /docs for what is")
+}
+
+/// Something is served at that path, but not with that method; axum adds `Allow`.
+pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    let shown: String = uri.path().chars().take(200).collect();
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not served at {shown:?}"),
+    )
+    .hint("the Allow header names the methods that are")
+}
+
+/// Who asks, if they may.
+fn admit(state: &ApiState, request: &Request, route: Route) -> Result<Caller, Problem> {
+    if route.open {
+        return Ok(Caller::anyone());
+    }
+    let peer = request.extensions().get::<Peer>();
+    let peer = peer.copied().unwrap_or(Peer::Network);
+    let caller = state.auth.identify(request.headers(), peer)?;
+    if request.method().is_safe() {
+        caller.require(Scope::Read)?;
+    } else {
+        caller.require(Scope::Submit)?;
+        refuse_foreign_pages(request.headers())?;
+    }
+    Ok(caller)
+}
+
+/// A web page of another site must not submit tasks through its reader's browser. The contract
+/// does not look at Content-Type, so the browser would not ask us first; but it says where
+/// the page is from. Programs send no `Origin`.
+fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(ORIGIN) else {
+        return Ok(());
+    };
+    let origin = origin.to_str().unwrap_or_default();
+    let host = text_of(headers, &HOST).unwrap_or_default();
+    let same = origin
+        .split_once("://")
+        .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
+    if same {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "a page of another origin may not change anything here",
+    ))
+}
+
+fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The client's id for the request if it is a sane one, else one of ours.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    if let Some(given) = headers.get(&REQUEST_ID) {
+        let bytes = given.as_bytes();
+        let sane = !bytes.is_empty()
+            && bytes.len() <= MOST_REQUEST_ID_BYTES
+            && bytes.iter().all(u8::is_ascii_graphic);
+        if sane {
+            return given.clone();
+        }
+    }
+    fresh_request_id()
+}
+
+/// Unique without a system call per request: a random word of this process, and a counter.
+fn fresh_request_id() -> HeaderValue {
+    static PROCESS: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let process = PROCESS.get_or_init(|| uuid::Uuid::now_v7().as_u128() as u32);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    HeaderValue::try_from(format!("{process:08x}-{number:x}"))
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+fn measure(method: &Method, route: &'static str, status: StatusCode, begun: Instant) {
+    let method = method_label(method);
+    metrics::counter!(
+        "taskwright_http_requests_total",
+        "method" => method, "route" => route, "code" => status.as_str().to_owned()
+    )
+    .increment(1);
+    metrics::histogram!(
+        "taskwright_http_request_seconds",
+        "method" => method, "route" => route
+    )
+    .record(begun.elapsed().as_secs_f64());
+}
+
+/// A client chooses its methods, and must not choose our labels.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// What the edge must know about where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Route {
+    /// Its path, for metrics and tracing.
+    label: &'static str,
+    /// Whether it is answered without asking who asks.
+    open: bool,
+    form: Form,
+}
+
+/// Served by contract: errors there have the contract's form.
+const CONTRACT: [&str; 4] = ["/tasks/{name}", "/setTasks", "/getTasks", "/health"];
+/// Answered to everybody: probes have no token, and the documents hold nothing secret.
+const OPEN: [&str; 5] = ["/livez", "/readyz", "/health", "/openapi.json", "/docs"];
+/// The other routes of ours.
+const OWN: [&str; 11] = [
+    "/tasks",
+    "/tasks/{name}/logs",
+    "/tasks/{name}/wait",
+    "/tasks/{name}/stop",
+    "/tasks/{name}/events",
+    "/events",
+    "/plugins",
+    "/plugins/{name}",
+    "/metrics",
+    "/version",
+    "unmatched",
+];
+
+impl Route {
+    fn of(matched: Option<&str>, method: &Method) -> Self {
+        let path = matched.unwrap_or("unmatched");
+        let path = path.strip_prefix(PREFIX).unwrap_or(path);
+        let known = |list: &[&'static str]| list.iter().copied().find(|one| *one == path);
+        let open = known(&OPEN);
+        let contract = known(&CONTRACT);
+        let label = contract.or(open).or_else(|| known(&OWN));
+        let of_contract = contract.is_some()
+            // Creating is the contract's; listing is ours.
+            || (path == "/tasks" && !method.is_safe())
+            // The reference answers text here; programs that know it read JSON anyway.
+            || matched.is_none();
+        Self {
+            label: label.unwrap_or("other"),
+            open: open.is_some(),
+            form: if of_contract {
+                Form::Contract
+            } else {
+                Form::ProblemDocument
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_documented_route_is_known_to_the_edge() {
+        for path in crate::openapi::document().paths.paths.keys() {
+            let route = Route::of(Some(path), &Method::GET);
+            assert_eq!(route.label, path, "add it to a list in edge.rs");
+        }
+    }
+
+    #[test]
+    fn prefixed_routes_are_the_same_routes() {
+        let get = Method::GET;
+        assert_eq!(
+            Route::of(Some("/opensandbox/tasks/{name}"), &get),
+            Route::of(Some("/tasks/{name}"), &get)
+        );
+    }
+
+    #[test]
+    fn creating_is_contract_and_listing_is_ours() {
+        assert_eq!(
+            Route::of(Some("/tasks"), &Method::POST).form,
+            Form::Contract
+        );
+        assert_eq!(
+            Route::of(Some("/tasks"), &Method::GET).form,
+            Form::ProblemDocument
+        );
+    }
+
+    #[test]
+    fn ids_of_clients_are_kept_when_sane() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(REQUEST_ID, value);
+            }
+            request_id(&headers)
+        };
+        assert_eq!(with("abc-1"), "abc-1");
+        assert_ne!(with("a b"), "a b");
+        assert_ne!(with(&"x".repeat(129)), "x".repeat(129).as_str());
+        assert_ne!(with(""), with(""));
+    }
+}

@@ -1,0 +1,56 @@
+//! The native dialect: the contract of the original task executor, in both of its
+//! forms, and beside it what we add.
+//!
+//! | module | about |
+//! |---|---|
+//! | `field` | reading a JSON tree field by field |
+//! | `parse` | from a body to a task |
+//! | `status` | what the contract calls a task's state |
+//! | `dto` | a task as it is answered |
+//! | `tasks` | create, get, delete, wait, stop |
+//! | `set` | `setTasks` and `getTasks` |
+//! | `list` | pages of tasks by label and state |
+//! | `logs` | what tasks print |
+//! | `events` | the numbered feed |
+//! | `plugins` | the plugins that are loaded |
+//! | `operator` | probes, metrics, version |
+//! | `schema` | bodies as the OpenAPI document describes them |
+
+pub(crate) mod dto;
+pub(crate) mod events;
+pub(crate) mod field;
+pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod operator;
+pub(crate) mod parse;
+#[cfg(test)]
+mod parse_tests;
+pub(crate) mod plugins;
+pub(crate) mod schema;
+pub(crate) mod set;
+pub(crate) mod status;
+#[cfg(test)]
+mod status_tests;
+pub(crate) mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use taskwright_model::{TaskKey, TaskName};
+
+use crate::problem::Problem;
+use crate::state::ApiState;
+
+/// Where the whole dialect is served a second time.
+pub const PREFIX: &str = "/opensandbox";
+
+/// What every handler is given.
+pub(crate) type Shared = State<Arc<ApiState>>;
+
+/// The key of the task that a path names. A text that cannot be a name names no task.
+pub(crate) fn key_of(state: &ApiState, name: &str) -> Result<TaskKey, Problem> {
+    let name = TaskName::parse(name).map_err(|_| Problem::no_such_task(name))?;
+    Ok(state.key(name))
+}

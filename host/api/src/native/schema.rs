@@ -1,0 +1,125 @@
+//! Bodies as the OpenAPI document describes them. Never built: bodies are read
+//! field by field in [`super::parse`], which tells every problem with its place.
+#![expect(
+    dead_code,
+    reason = "these types are only described, never read or built"
+)]
+
+use std::collections::BTreeMap;
+
+use utoipa::ToSchema;
+
+/// A task to be accepted. The command stands in `spec.process` or in `process`.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(crate) struct TaskRequest {
+    /// Letters and digits of any script and `- _ . @ : + = ~`, up to 200 bytes.
+    #[schema(example = "my-first-task")]
+    name: String,
+    spec: Option<SpecRequest>,
+    process: Option<ProcessRequest>,
+    /// A core/v1 `PodTemplateSpec`.
+    #[schema(value_type = Option<Object>)]
+    pod_template_spec: Option<()>,
+    /// Up to 64 words to find it by.
+    labels: Option<BTreeMap<String, String>>,
+    /// The runtime asked for by name; otherwise the one that takes this kind of work.
+    runtime: Option<String>,
+    /// Higher runs first; 0 where nothing is said.
+    priority: Option<i32>,
+    limits: Option<LimitsRequest>,
+    retry: Option<RetryRequest>,
+}
+
+/// What to run, in the first form.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(crate) struct SpecRequest {
+    process: Option<ProcessRequest>,
+    container: Option<ContainerRequest>,
+    /// The run limit, 1 or more; leave it out for no limit.
+    #[schema(minimum = 1)]
+    timeout_seconds: Option<i64>,
+}
+
+/// A command to run. `command` and `args` together are its argv.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(crate) struct ProcessRequest {
+    /// The program and its first arguments.
+    #[schema(min_items = 1, example = json!(["sh", "-c"]))]
+    command: Vec<String>,
+    /// Further arguments.
+    #[schema(example = json!(["echo hello"]))]
+    args: Option<Vec<String>>,
+    /// Variables; `valueFrom` is refused.
+    env: Option<Vec<EnvVarRequest>>,
+    /// Where it starts; the task's own directory where nothing is said.
+    working_dir: Option<String>,
+    /// The run limit in the second form, 1 or more; leave it out for no limit.
+    #[schema(minimum = 1)]
+    timeout_seconds: Option<i64>,
+}
+
+/// A container to run.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(crate) struct ContainerRequest {
+    /// The image.
+    image: String,
+    /// The program and its first arguments, instead of the image's.
+    command: Option<Vec<String>>,
+    /// Further arguments.
+    args: Option<Vec<String>>,
+    /// Variables.
+    env: Option<Vec<EnvVarRequest>>,
+    /// Where it starts.
+    working_dir: Option<String>,
+}
+
+/// One variable. Entries without a name are skipped.
+#[derive(ToSchema)]
+pub(crate) struct EnvVarRequest {
+    name: String,
+    value: Option<String>,
+}
+
+/// The four time limits and the grace, in seconds.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(crate) struct LimitsRequest {
+    /// From submission to the first attempt.
+    queue_seconds: Option<f64>,
+    /// From launch to running.
+    start_seconds: Option<f64>,
+    /// Without output.
+    idle_seconds: Option<f64>,
+    /// Running; the same as `timeoutSeconds`.
+    run_seconds: Option<f64>,
+    /// Between TERM and KILL; 10 where nothing is said.
+    grace_seconds: Option<f64>,
+}
+
+/// Whether and how a task is tried again.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(crate) struct RetryRequest {
+    /// Attempts in all, 1 to 100.
+    #[schema(minimum = 1, maximum = 100)]
+    max_attempts: Option<i64>,
+    /// Wait before the second attempt; doubles with each further one.
+    backoff_seconds: Option<f64>,
+    /// The longest wait between attempts.
+    max_backoff_seconds: Option<f64>,
+    /// The causes that deserve another attempt: `exit`, `signal`, `out-of-memory`, `timeout`,
+    /// `plugin-fault`, `infrastructure`, `lost`; all of them where nothing is said.
+    on: Option<Vec<String>>,
+}
+
+/// How a task is to be stopped.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(crate) struct StopRequest {
+    /// Between TERM and KILL, instead of the task's own grace.
+    grace_seconds: Option<f64>,
+}
