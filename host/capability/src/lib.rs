@@ -3,6 +3,8 @@
 //! The engine hands these to components, one grant at a time; the supervisor's
 //! client and the CRI client implement them. Neither side knows the other.
 
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod grant;
 pub mod process;
 

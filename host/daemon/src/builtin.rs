@@ -1,0 +1,23 @@
+//! The plugins that are part of the product: compiled by the build, embedded here.
+//!
+//! A file of the same name in the plugin folder takes their place.
+
+use taskwright_capability::Capability;
+
+/// A plugin that every daemon has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Builtin {
+    /// The name it gives itself, and under which the configuration knows it.
+    pub(crate) name: &'static str,
+    /// The component.
+    pub(crate) component: &'static [u8],
+    /// What it is lent unless the operator says otherwise.
+    pub(crate) grants: &'static [Capability],
+}
+
+/// All of them.
+pub(crate) const ALL: [Builtin; 1] = [Builtin {
+    name: "process",
+    component: include_bytes!(env!("BUILTIN_PROCESS")),
+    grants: &[Capability::Process],
+}];

@@ -1,0 +1,270 @@
+//! One call of a plugin: a fresh store and instance, its bounds, its account.
+//!
+//! Whatever the guest does, a call ends: with an answer, or with a [`CallError`]
+//! that says whose fault it was. The store goes with it, so nothing of one call
+//! is there in the next.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use taskwright_control::port::StrategyTask;
+use taskwright_model::{ProcessIdentity, UnitName};
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, StoreLimits, Trap, WasmBacktrace};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::bindings::{RuntimePlugin, RuntimePluginPre};
+use crate::convert::cut;
+use crate::import::{Host, Stderr};
+use crate::limits::{CpuBudget, MOST_HANDLES};
+use crate::load::Identity;
+use crate::machine::Engine;
+
+/// Functions named in the message of a trap.
+const MOST_NAMED: usize = 4;
+/// Bytes of a guest's last words in the message of a trap.
+const MOST_LAST_WORDS: usize = 400;
+
+/// Why a call gave no answer, and whose fault that was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CallError {
+    /// The plugin's: it trapped, used up a limit, or broke the contract.
+    Plugin(String),
+    /// This machine's or this daemon's.
+    Host(String),
+}
+
+/// What a call is about, and with it what it may do.
+#[derive(Clone, Debug)]
+pub(crate) enum Scope {
+    /// The plugin itself: no task, nothing may be done.
+    Plugin,
+    /// A task that is being checked: nothing may be done.
+    Check(StrategyTask),
+    /// An attempt: units may be started and stopped.
+    Attempt(StrategyTask),
+}
+
+impl Scope {
+    /// The task, if the call is about one.
+    pub(crate) fn task(&self) -> Option<&StrategyTask> {
+        match self {
+            Self::Plugin => None,
+            Self::Check(task) | Self::Attempt(task) => Some(task),
+        }
+    }
+
+    /// The attempt, if something may be done for one.
+    pub(crate) fn attempt(&self) -> Option<&StrategyTask> {
+        match self {
+            Self::Plugin | Self::Check(_) => None,
+            Self::Attempt(task) => Some(task),
+        }
+    }
+}
+
+/// What a store holds: the guest's bounds, and what host functions need to know.
+pub(crate) struct CallState {
+    pub(crate) limits: StoreLimits,
+    wasi: WasiCtx,
+    table: ResourceTable,
+    stderr: Stderr,
+    pub(crate) plugin: Arc<Identity>,
+    pub(crate) host: Arc<Host>,
+    pub(crate) scope: Scope,
+    pub(crate) account: Account,
+}
+
+/// What a call did on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// The units it started or found, in order.
+    pub(crate) units: Vec<UnitName>,
+    /// The process of the first of them.
+    pub(crate) process: Option<ProcessIdentity>,
+    /// Lines it wrote to the log.
+    pub(crate) lines: u32,
+    /// Time spent in host functions that wait.
+    pub(crate) in_host: Duration,
+    /// The host function it waits in.
+    pub(crate) waits_in: Option<&'static str>,
+}
+
+impl WasiView for CallState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl CallState {
+    /// Waits for `work` on a task of its own, so that a call which is dropped meanwhile
+    /// (deadline, shutdown) never leaves it half done, and notes the time for the account.
+    pub(crate) async fn outlast<T: Send + 'static>(
+        &mut self,
+        function: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> wasmtime::Result<T> {
+        self.account.waits_in = Some(function);
+        let since = Instant::now();
+        let answer = tokio::spawn(work).await;
+        self.account.in_host += since.elapsed();
+        self.account.waits_in = None;
+        answer.map_err(|error| wasmtime::Error::new(HostPanic(format!("{function}: {error}"))))
+    }
+}
+
+/// A bug of ours, met while a guest waited for us.
+#[derive(Debug, thiserror::Error)]
+#[error("the host function failed: {0}")]
+struct HostPanic(String);
+
+/// A call that is over.
+pub(crate) struct Finished<T> {
+    pub(crate) answer: Result<T, CallError>,
+    pub(crate) account: Account,
+    pub(crate) took: Duration,
+}
+
+/// Calls one function of a plugin in a fresh instance.
+pub(crate) async fn run<T>(
+    engine: &Engine,
+    component: &RuntimePluginPre<CallState>,
+    plugin: &Arc<Identity>,
+    host: &Arc<Host>,
+    scope: Scope,
+    function: impl for<'a> FnOnce(
+        &'a RuntimePlugin,
+        &'a mut Store<CallState>,
+    ) -> BoxFuture<'a, wasmtime::Result<T>>,
+) -> Finished<T> {
+    let started = Instant::now();
+    let deadline = engine.limits().deadline;
+    let _permit = match tokio::time::timeout(deadline, engine.permits().acquire()).await {
+        Ok(Ok(permit)) => permit,
+        Ok(Err(_)) | Err(_) => {
+            let message = format!(
+                "no plugin call could begin within {} ms: too many of them are running",
+                deadline.as_millis()
+            );
+            return Finished {
+                answer: Err(CallError::Host(message)),
+                account: Account::default(),
+                took: started.elapsed(),
+            };
+        }
+    };
+    let _ticking = engine.ticker().call();
+
+    let stderr = Stderr::default();
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(MOST_HANDLES);
+    let state = CallState {
+        limits: engine.limits().store_limits(),
+        wasi: WasiCtx::builder().stderr(stderr.clone()).build(),
+        table,
+        stderr,
+        plugin: Arc::clone(plugin),
+        host: Arc::clone(host),
+        scope,
+        account: Account::default(),
+    };
+    let mut store = Store::new(engine.wasm(), state);
+    engine.limits().arm(&mut store);
+
+    let call = async {
+        let instance = component.instantiate_async(&mut store).await?;
+        function(&instance, &mut store).await
+    };
+    // A panic in a host function unwinds through the guest's stack to here; the store is
+    // dropped below and never used again, so nothing half-changed is seen.
+    let ended = tokio::time::timeout(deadline, AssertUnwindSafe(call).catch_unwind()).await;
+    let answer = match ended {
+        Ok(Ok(Ok(answer))) => Ok(answer),
+        Ok(Ok(Err(error))) => Err(explain(&error, &store)),
+        Ok(Err(_)) => Err(CallError::Host(
+            "a bug in a host function ended the call; the log has it".to_owned(),
+        )),
+        Err(_) => Err(overdue(deadline, store.data().account.waits_in)),
+    };
+    let CallState {
+        stderr,
+        account,
+        scope,
+        ..
+    } = store.into_data();
+    stderr.log(plugin.name.as_str(), &scope);
+    Finished {
+        answer,
+        account,
+        took: started.elapsed(),
+    }
+}
+
+fn overdue(deadline: Duration, waits_in: Option<&'static str>) -> CallError {
+    let limit = deadline.as_millis();
+    match waits_in {
+        Some(function) => CallError::Host(format!(
+            "{function} gave no answer within the {limit} ms that a call may take"
+        )),
+        None => CallError::Plugin(format!(
+            "it took longer than the {limit} ms a call may take"
+        )),
+    }
+}
+
+/// What went wrong, for an operator: the cause in a sentence, then where it was.
+fn explain(error: &wasmtime::Error, store: &Store<CallState>) -> CallError {
+    if let Some(panic) = error.downcast_ref::<HostPanic>() {
+        return CallError::Host(panic.to_string());
+    }
+    let state = store.data();
+    let mut sentence = if let Some(budget) = error.downcast_ref::<CpuBudget>() {
+        budget.to_string()
+    } else if let Some(trap) = error.downcast_ref::<Trap>() {
+        match trap {
+            Trap::UnreachableCodeReached => "it gave up (wasm trap: unreachable)".to_owned(),
+            Trap::StackOverflow => "it ran out of stack".to_owned(),
+            trap => format!("wasm trap: {trap}"),
+        }
+    } else {
+        let cause = error.root_cause().to_string();
+        if cause.starts_with("forcing trap when growing memory") {
+            "it asked for more memory than a call may have".to_owned()
+        } else {
+            cause
+        }
+    };
+    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        let frames = backtrace.frames().iter();
+        let names: Vec<String> = frames
+            .filter_map(|frame| frame.func_name())
+            .map(|name| format!("{:#}", rustc_demangle::demangle(name)))
+            .filter(|name| !is_machinery(name))
+            .take(MOST_NAMED)
+            .collect();
+        if !names.is_empty() {
+            sentence.push_str(", in ");
+            sentence.push_str(&names.join(" < "));
+        }
+    }
+    let mut said = state.stderr.last_words();
+    if !said.is_empty() {
+        cut(&mut said, MOST_LAST_WORDS);
+        sentence.push_str("; it said: ");
+        sentence.push_str(&said);
+    }
+    CallError::Plugin(crate::convert::text(sentence))
+}
+
+/// Whether a function is what every panic of a Rust guest has on top, which says nothing
+/// about this one.
+fn is_machinery(name: &str) -> bool {
+    const MACHINERY: [&str; 5] = ["abort", "core::panicking", "std::", "__rustc", "rust_panic"];
+    MACHINERY.iter().any(|prefix| name.starts_with(prefix))
+}

@@ -1,0 +1,210 @@
+//! WIT values to model values and back, by hand. What a guest says is cut to
+//! size here, so nothing behind this file needs to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use taskwright_capability::{SpawnError, StopError, UnitEnd};
+use taskwright_control::port::{SpecProblem, Step, StrategyEvent, StrategyTask};
+use taskwright_model::{ExitStatus, Outcome, Work};
+
+use crate::bindings::{process, runtime, types};
+use crate::call::CallError;
+
+/// Bytes of state a strategy may ask us to keep.
+const MOST_STATE_BYTES: usize = 64 << 10;
+/// Bytes of any sentence for people.
+const MOST_TEXT_BYTES: usize = 4 << 10;
+/// The longest time that a guest may ask for, so that no clock arithmetic meets its end.
+pub(crate) const MOST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Problems of one task that are passed on.
+const MOST_PROBLEMS: usize = 100;
+
+/// The record that a call is given.
+pub(crate) fn task(given: &StrategyTask) -> types::Task {
+    let task = &given.task;
+    let (command, document) = match &task.spec.work {
+        Work::Process(spec) => {
+            let command = types::Command {
+                command: spec.command.clone(),
+                args: spec.args.clone(),
+                env: spec
+                    .env
+                    .iter()
+                    .map(|variable| types::EnvVar {
+                        name: variable.name.clone(),
+                        value: variable.value.clone(),
+                    })
+                    .collect(),
+                working_dir: spec.working_dir.clone(),
+            };
+            (Some(command), String::new())
+        }
+        Work::Document { json, .. } => (None, json.clone()),
+    };
+    types::Task {
+        id: task.id.to_string(),
+        namespace: task.key.namespace.as_str().to_owned(),
+        name: task.key.name.as_str().to_owned(),
+        attempt: given.attempt.0,
+        kind: task.spec.work.kind().to_owned(),
+        process: command,
+        document,
+        labels: task
+            .spec
+            .labels
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+        extra: Vec::new(),
+    }
+}
+
+/// The event that a call is told of.
+pub(crate) fn event(event: &StrategyEvent) -> runtime::Event {
+    match event {
+        StrategyEvent::Exited {
+            unit,
+            status,
+            out_of_memory,
+        } => runtime::Event::Exited(runtime::UnitExit {
+            unit: unit.as_str().to_owned(),
+            status: exit_status(*status),
+            out_of_memory: *out_of_memory,
+        }),
+        StrategyEvent::StopRequested { grace } => {
+            runtime::Event::StopRequested(runtime::StopRequest {
+                grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+            })
+        }
+        StrategyEvent::Woke => runtime::Event::Woke,
+        StrategyEvent::Recovered => runtime::Event::Recovered,
+    }
+}
+
+fn exit_status(status: Option<ExitStatus>) -> types::ExitStatus {
+    match status {
+        Some(ExitStatus::Code(code)) => types::ExitStatus::Code(code),
+        Some(ExitStatus::Signal(number)) => types::ExitStatus::Signal(number.unsigned_abs()),
+        None => types::ExitStatus::Unknown,
+    }
+}
+
+/// The end of a unit that was over before it could be waited for.
+pub(crate) fn unit_end(end: UnitEnd) -> types::ExitStatus {
+    exit_status(end.status)
+}
+
+/// What a strategy wants next. `seen` is the end that it was told of in this call: an outcome
+/// that only names a cause keeps it.
+pub(crate) fn step(
+    answer: Result<types::Step, types::Failure>,
+    seen: Option<ExitStatus>,
+) -> Result<Step, CallError> {
+    match answer {
+        Ok(types::Step::Wait(waiting)) => {
+            if waiting.state.len() > MOST_STATE_BYTES {
+                return Err(CallError::Plugin(format!(
+                    "it asks to keep {} bytes of state, at most {MOST_STATE_BYTES} are kept",
+                    waiting.state.len()
+                )));
+            }
+            Ok(Step::Wait {
+                state: Arc::from(waiting.state),
+                wake_after: waiting
+                    .wake_after_ms
+                    .map(|wish| Duration::from_millis(wish).min(MOST_WAIT)),
+            })
+        }
+        Ok(types::Step::Done(outcome)) => self::outcome(outcome, seen).map(Step::Done),
+        Err(types::Failure::Infrastructure(sentence)) => Err(CallError::Host(text(sentence))),
+        Err(types::Failure::Bug(sentence) | types::Failure::Other(sentence)) => {
+            Err(CallError::Plugin(text(sentence)))
+        }
+    }
+}
+
+fn outcome(outcome: types::Outcome, seen: Option<ExitStatus>) -> Result<Outcome, CallError> {
+    Ok(match outcome {
+        types::Outcome::Exited(code) => Outcome::Exited {
+            code,
+            message: None,
+        },
+        types::Outcome::Signaled(number) => Outcome::Signaled {
+            signal: i32::try_from(number)
+                .map_err(|_| CallError::Plugin(format!("it says that signal {number} exists")))?,
+        },
+        types::Outcome::OutOfMemory => Outcome::OutOfMemory { exit: seen },
+        types::Outcome::Unusable((code, sentence)) => Outcome::Exited {
+            code,
+            message: Some(text(sentence)),
+        },
+        types::Outcome::Lost(sentence) => Outcome::Lost {
+            message: text(sentence),
+        },
+    })
+}
+
+/// What a strategy holds against a spec.
+///
+/// A plugin points into the task as it sees it (`/process/command`); a submitter wrote that
+/// part below `/spec`.
+pub(crate) fn problems(answer: Result<(), Vec<types::Problem>>) -> Vec<SpecProblem> {
+    let Err(problems) = answer else {
+        return Vec::new();
+    };
+    let mut found: Vec<SpecProblem> = problems
+        .into_iter()
+        .take(MOST_PROBLEMS)
+        .map(|problem| SpecProblem {
+            field: text(format!("/spec/{}", problem.field.trim_start_matches('/'))),
+            message: text(problem.message),
+        })
+        .collect();
+    if found.is_empty() {
+        // It said no, so no it is.
+        found.push(SpecProblem {
+            field: "/spec".to_owned(),
+            message: "the runtime refuses this task without saying why".to_owned(),
+        });
+    }
+    found
+}
+
+/// Why nothing was started, for the guest.
+pub(crate) fn spawn_error(error: &SpawnError) -> process::Error {
+    let sentence = error.to_string();
+    match error {
+        SpawnError::NotFound { .. } => process::Error::NotFound(sentence),
+        SpawnError::NotExecutable { .. } => process::Error::NotExecutable(sentence),
+        SpawnError::WorkingDirectory { .. } => process::Error::WorkingDirectory(sentence),
+        SpawnError::BadCommand { .. } => process::Error::BadCommand(sentence),
+        SpawnError::NoRoom { .. } | SpawnError::Unavailable { .. } => {
+            process::Error::Unavailable(sentence)
+        }
+    }
+}
+
+/// Why an order was not carried out, for the guest.
+pub(crate) fn stop_error(error: &StopError) -> process::Error {
+    let sentence = error.to_string();
+    match error {
+        StopError::Unavailable { .. } => process::Error::Unavailable(sentence),
+        StopError::NotRunning { .. } => process::Error::NotRunning(sentence),
+    }
+}
+
+/// A sentence of a guest's, of a size that a record can keep.
+pub(crate) fn text(mut sentence: String) -> String {
+    cut(&mut sentence, MOST_TEXT_BYTES);
+    sentence
+}
+
+/// Cuts a text to at most `most` bytes, at a character.
+pub(crate) fn cut(sentence: &mut String, most: usize) {
+    if sentence.len() > most {
+        let end = sentence.floor_char_boundary(most.saturating_sub('…'.len_utf8()));
+        sentence.truncate(end);
+        sentence.push('…');
+    }
+}

@@ -1,0 +1,62 @@
+//! The host's side of each interface that a plugin may import, one file each.
+//!
+//! A plugin's linker holds the interfaces it was granted and no others, so a
+//! function here need not ask for the grant again; it asks whether this call
+//! may act at all.
+
+mod files;
+mod log;
+mod process;
+mod settings;
+mod stderr;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use taskwright_capability::{Capability, Grants, ProcessHost};
+use taskwright_model::{TaskId, TaskKey};
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::bindings;
+use crate::call::CallState;
+
+pub(crate) use log::note_left_out;
+pub(crate) use stderr::Stderr;
+
+/// What the host lends to plugins, and where the things of a task are.
+pub struct Host {
+    /// Starts and stops processes.
+    pub process: Arc<dyn ProcessHost>,
+    /// What every process finds in its environment before the task's own variables.
+    pub base_env: Vec<(String, String)>,
+    /// The directory of a task: its output, and where it starts unless it says otherwise.
+    pub task_directory: Box<dyn Fn(&TaskKey) -> PathBuf + Send + Sync>,
+    /// Where the `files` interface keeps the files of a task. Made when first written to.
+    pub scratch_directory: Box<dyn Fn(TaskId) -> PathBuf + Send + Sync>,
+}
+
+/// Everything that a plugin with these grants may import.
+pub(crate) fn linker(
+    engine: &wasmtime::Engine,
+    grants: &Grants,
+) -> wasmtime::Result<Linker<CallState>> {
+    let mut linker = Linker::new(engine);
+    // Inert: no arguments, no environment, no files, no sockets; see `crate::call`.
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    bindings::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    bindings::settings::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    bindings::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    for capability in &grants.capabilities {
+        match capability {
+            Capability::Process => {
+                bindings::process::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+            }
+            Capability::Files => {
+                bindings::files::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+            }
+        }
+    }
+    Ok(linker)
+}
+
+impl bindings::types::Host for CallState {}

@@ -1,0 +1,302 @@
+//! From bytes to a plugin that can be called.
+//!
+//! Size, world, grants, cache or compiler, linker, first call: each step may
+//! refuse, nothing is served before the last, and a refusal names everything
+//! that is wrong at once.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use taskwright_capability::{Capability, Grants};
+use taskwright_control::port::PluginInfo;
+use taskwright_model::{IdError, RuntimeName};
+use wasmtime::component::Component;
+
+use crate::bindings::RuntimePluginPre;
+use crate::cache::Code;
+use crate::call::{self, CallError, CallState, Scope};
+use crate::compile::{CompileError, Compiler};
+use crate::convert;
+use crate::import::{self, Host};
+use crate::machine::Engine;
+use crate::world::{Profile, Refusal, World};
+
+/// The largest component that is looked at.
+pub const MOST_COMPONENT_BYTES: usize = 32 << 20;
+/// Kinds of work that one plugin may take.
+const MOST_KINDS: usize = 32;
+/// Bytes of a kind's name and of a version.
+const MOST_WORD_BYTES: usize = 64;
+/// Bytes of a plugin's JSON Schema.
+const MOST_SCHEMA_BYTES: usize = 256 << 10;
+
+/// A plugin as the operator has it.
+#[derive(Clone, Debug)]
+pub struct PluginSource {
+    /// What the configuration and the file call it. The plugin must call itself the same: else
+    /// one file could take the place of another plugin, or its grants.
+    pub name: String,
+    /// `built-in`, or the file it comes from, for people.
+    pub origin: String,
+    /// The component.
+    pub component: Arc<[u8]>,
+    /// What the operator lends it.
+    pub grants: Grants,
+}
+
+/// Why a plugin was not loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin {plugin:?} was not loaded")]
+pub struct LoadError {
+    /// The plugin, as [`PluginSource::name`].
+    pub plugin: String,
+    /// What stood in the way.
+    #[source]
+    pub fault: LoadFault,
+}
+
+/// What stands in the way of loading a component.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadFault {
+    /// More than anything that was ever a plugin.
+    #[error("it has {size} bytes, a plugin has at most {MOST_COMPONENT_BYTES}")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+    },
+    /// No runtime can be called so.
+    #[error("its name is none that a runtime can have")]
+    BadName(#[from] IdError),
+    /// Something else than a component.
+    #[error("it is not a WebAssembly component: {detail}")]
+    NotAComponent {
+        /// What the reader said.
+        detail: String,
+    },
+    /// Its world does not fit.
+    #[error("{}", sentences(refusals))]
+    Refused {
+        /// Everything that does not fit.
+        refusals: Vec<Refusal>,
+    },
+    /// It was not compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// Wasmtime has no place for it, or something does not link after all.
+    #[error("it does not fit into this engine: {detail}")]
+    DoesNotFit {
+        /// What Wasmtime said.
+        detail: String,
+    },
+    /// It could not say what it is.
+    #[error("it could not describe itself: {detail}")]
+    Describe {
+        /// What happened.
+        detail: String,
+    },
+    /// It calls itself something else.
+    #[error("it calls itself {described:?}: name it so, as {described}.wasm")]
+    Misnamed {
+        /// Its own word.
+        described: String,
+    },
+}
+
+/// Each refusal with its next step, on a line of its own where there are several.
+fn sentences(refusals: &[Refusal]) -> String {
+    let lines = refusals.iter().map(|refusal| match refusal.hint() {
+        Some(hint) => format!("{refusal}\n  hint: {hint}"),
+        None => refusal.to_string(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What can be said of a component without loading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// SHA-256 of the component, in hex.
+    pub digest: String,
+    /// What it exports, imports and wants.
+    pub profile: Profile,
+    /// What would keep it from being loaded with these grants.
+    pub refusals: Vec<Refusal>,
+}
+
+/// Looks at a component without compiling or running anything of it.
+///
+/// # Errors
+/// [`LoadFault::TooLarge`] and [`LoadFault::NotAComponent`].
+pub async fn inspect(
+    component: Arc<[u8]>,
+    name: &str,
+    grants: &Grants,
+) -> Result<Inspection, LoadFault> {
+    if component.len() > MOST_COMPONENT_BYTES {
+        return Err(LoadFault::TooLarge {
+            size: component.len(),
+        });
+    }
+    let (name, grants) = (name.to_owned(), grants.clone());
+    // On a thread of its own because it takes milliseconds, and because a reader of hostile
+    // bytes that panics shall be an answer.
+    tokio::task::spawn_blocking(move || {
+        let world =
+            World::read(&component).map_err(|detail| LoadFault::NotAComponent { detail })?;
+        Ok(Inspection {
+            digest: hex::encode(Sha256::digest(&component)),
+            profile: world.profile(),
+            refusals: world.refusals(&name, &grants),
+        })
+    })
+    .await
+    .unwrap_or_else(|_| {
+        Err(LoadFault::NotAComponent {
+            detail: "reading it failed".to_owned(),
+        })
+    })
+}
+
+/// Who a plugin is: what host functions and messages need of it.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) name: RuntimeName,
+    pub(crate) grants: Grants,
+}
+
+/// A plugin that can be called.
+pub(crate) struct Loaded {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) component: RuntimePluginPre<CallState>,
+    pub(crate) info: PluginInfo,
+}
+
+/// Loads a plugin.
+pub(crate) async fn load(
+    engine: &Engine,
+    compiler: &dyn Compiler,
+    host: &Arc<Host>,
+    source: PluginSource,
+) -> Result<Loaded, LoadFault> {
+    let name = RuntimeName::parse(&source.name)?;
+    let inspection = inspect(Arc::clone(&source.component), &source.name, &source.grants).await?;
+    if !inspection.refusals.is_empty() {
+        return Err(LoadFault::Refused {
+            refusals: inspection.refusals,
+        });
+    }
+
+    let component = native(engine, compiler, &inspection.digest, source.component).await?;
+    let component = import::linker(engine.wasm(), &source.grants)
+        .and_then(|linker| linker.instantiate_pre(&component))
+        .and_then(RuntimePluginPre::new)
+        .map_err(does_not_fit)?;
+
+    let identity = Arc::new(Identity {
+        name,
+        grants: source.grants,
+    });
+    let described = describe(engine, &component, &identity, host).await?;
+    let info = PluginInfo {
+        name: described.name,
+        version: described.version,
+        kinds: described.kinds,
+        source: source.origin,
+        digest: inspection.digest,
+        exports: inspection.profile.exports,
+        imports: inspection.profile.imports,
+        grants: identity
+            .grants
+            .capabilities
+            .iter()
+            .map(Capability::to_string)
+            .collect(),
+        config_schema: Some(described.config_schema).filter(|schema| !schema.is_empty()),
+        health: Ok(()),
+        calls: 0,
+        faults: 0,
+    };
+    Ok(Loaded {
+        identity,
+        component,
+        info,
+    })
+}
+
+/// The component as machine code: kept from before, or compiled now and kept.
+async fn native(
+    engine: &Engine,
+    compiler: &dyn Compiler,
+    digest: &str,
+    component: Arc<[u8]>,
+) -> Result<Component, LoadFault> {
+    let kept = engine.cache().and_then(|cache| cache.get(digest));
+    // Code of another build or for another processor is not an error: it is compiled again.
+    if let Some(component) = kept.and_then(|code| code.load(engine.wasm()).ok()) {
+        metrics::counter!("taskwright_plugin_cache_total", "result" => "hit").increment(1);
+        return Ok(component);
+    }
+    metrics::counter!("taskwright_plugin_cache_total", "result" => "miss").increment(1);
+    let code = Code::from_compiler(compiler.compile(component).await?);
+    let loaded = code.load(engine.wasm()).map_err(does_not_fit)?;
+    if let Some(cache) = engine.cache()
+        && let Err(error) = cache.put(digest, &code)
+    {
+        tracing::warn!(%error, "a compiled plugin was not kept: the next start compiles it again");
+    }
+    Ok(loaded)
+}
+
+fn does_not_fit(error: wasmtime::Error) -> LoadFault {
+    LoadFault::DoesNotFit {
+        detail: format!("{error:#}"),
+    }
+}
+
+async fn describe(
+    engine: &Engine,
+    component: &RuntimePluginPre<CallState>,
+    identity: &Arc<Identity>,
+    host: &Arc<Host>,
+) -> Result<crate::bindings::runtime::Description, LoadFault> {
+    let finished = call::run(
+        engine,
+        component,
+        identity,
+        host,
+        Scope::Plugin,
+        |plugin, store| {
+            Box::pin(async move {
+                plugin
+                    .taskwright_plugin_runtime()
+                    .call_describe(store)
+                    .await
+            })
+        },
+    )
+    .await;
+    let fault = |detail: String| LoadFault::Describe { detail };
+    let mut described = match finished.answer {
+        Ok(described) => described,
+        Err(CallError::Plugin(detail) | CallError::Host(detail)) => return Err(fault(detail)),
+    };
+    if described.name != identity.name.as_str() {
+        return Err(LoadFault::Misnamed {
+            described: convert::text(described.name),
+        });
+    }
+    let kinds = &described.kinds;
+    let odd = |kind: &String| kind.is_empty() || kind.len() > MOST_WORD_BYTES;
+    if kinds.is_empty() || kinds.len() > MOST_KINDS || kinds.iter().any(odd) {
+        return Err(fault(format!(
+            "it takes 1 to {MOST_KINDS} kinds of work, each named by 1 to {MOST_WORD_BYTES} bytes"
+        )));
+    }
+    if described.config_schema.len() > MOST_SCHEMA_BYTES {
+        return Err(fault(format!(
+            "its config-schema has {} bytes, at most {MOST_SCHEMA_BYTES} are taken",
+            described.config_schema.len()
+        )));
+    }
+    convert::cut(&mut described.version, MOST_WORD_BYTES);
+    Ok(described)
+}

@@ -1,0 +1,213 @@
+//! The engine: Wasmtime's settings, the pool of instances, the permits to use it.
+//!
+//! One per daemon. Instances come from a pool whose slots are reset, not
+//! unmapped, because a fresh instance per call is only cheap that way.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::cache::Cache;
+use crate::epoch::Ticker;
+use crate::limits::{self, CallLimits};
+
+/// Frames named when a guest traps; a recursion would name thousands.
+const MOST_FRAMES: usize = 20;
+/// Native stack a guest may use.
+const WASM_STACK: usize = 512 << 10;
+/// Stack of the fibre a call runs on: the guest's part, and room for host functions.
+const FIBRE_STACK: usize = 1 << 20;
+
+/// How an engine is set up.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// What one call may use.
+    pub limits: CallLimits,
+    /// Calls that run at a time; further ones wait. Each takes a slot of the pool, which
+    /// costs address space at once and memory only when it is used.
+    pub most_calls: u32,
+    /// Where compiled components are kept. `None`: nowhere, each start compiles anew.
+    pub cache_dir: Option<PathBuf>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            limits: CallLimits::default(),
+            most_calls: 64,
+            cache_dir: None,
+        }
+    }
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Wasmtime refuses this machine.
+    #[error("this machine cannot run WebAssembly: {detail}")]
+    Unsupported {
+        /// What Wasmtime said.
+        detail: String,
+    },
+    /// No thread could be had.
+    #[error("start the thread that meters plugins")]
+    Thread {
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    wasm: wasmtime::Engine,
+    ticker: Ticker,
+    permits: Semaphore,
+    limits: CallLimits,
+    cache: Option<Cache>,
+    allocation: Allocation,
+}
+
+/// Where instances come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// Slots that were reserved at the start.
+    Pool,
+    /// Fresh mappings for each call: slower, for machines without the address space.
+    OnDemand,
+}
+
+impl Engine {
+    /// Makes an engine. Falls back to instances on demand where the pool's address space
+    /// cannot be reserved, and to no cache where the directory cannot be trusted; both are
+    /// logged and neither is an error.
+    ///
+    /// # Errors
+    /// [`EngineError`] when this machine cannot run components at all.
+    pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        let (wasm, allocation) = Self::reserve(&config)?;
+        let ticker =
+            Ticker::start(wasm.clone()).map_err(|source| EngineError::Thread { source })?;
+        let cache = config.cache_dir.and_then(|directory| {
+            Cache::open(&directory, &wasm)
+                .inspect_err(|error| {
+                    tracing::warn!(
+                        directory = %directory.display(),
+                        error = %crate::cache::chain(error),
+                        "compiled plugins are not kept: each start compiles them again"
+                    );
+                })
+                .ok()
+        });
+        Ok(Self {
+            inner: Arc::new(Inner {
+                wasm,
+                ticker,
+                permits: Semaphore::new(config.most_calls.max(1) as usize),
+                limits: config.limits,
+                cache,
+                allocation,
+            }),
+        })
+    }
+
+    fn reserve(config: &EngineConfig) -> Result<(wasmtime::Engine, Allocation), EngineError> {
+        let mut pooled = settings();
+        pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+        match wasmtime::Engine::new(&pooled) {
+            Ok(engine) => return Ok((engine, Allocation::Pool)),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "no pool of instances: plugin calls will be slower"
+            ),
+        }
+        let engine =
+            wasmtime::Engine::new(&settings()).map_err(|error| EngineError::Unsupported {
+                detail: format!("{error:#}"),
+            })?;
+        Ok((engine, Allocation::OnDemand))
+    }
+
+    /// Where instances come from.
+    #[must_use]
+    pub fn allocation(&self) -> Allocation {
+        self.inner.allocation
+    }
+
+    pub(crate) fn wasm(&self) -> &wasmtime::Engine {
+        &self.inner.wasm
+    }
+
+    pub(crate) fn ticker(&self) -> &Ticker {
+        &self.inner.ticker
+    }
+
+    pub(crate) fn permits(&self) -> &Semaphore {
+        &self.inner.permits
+    }
+
+    pub(crate) fn limits(&self) -> &CallLimits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.inner.cache.as_ref()
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("allocation", &self.inner.allocation)
+            .field("limits", &self.inner.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What compiled code depends on: the compiling child and the running daemon must agree, or
+/// Wasmtime refuses the code. How instances are allocated is not part of it.
+pub(crate) fn settings() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        // Async WIT needs it and 0.1 has none; without it each call is a microsecond cheaper.
+        .concurrency_support(false)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(FIBRE_STACK)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(MOST_FRAMES));
+    config
+}
+
+/// A slot for every call that may run at a time, large enough for any component that may be
+/// loaded.
+fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
+    let calls = config.most_calls.max(1);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(calls)
+        .total_core_instances(calls.saturating_mul(limits::CORE_INSTANCES))
+        .total_memories(calls.saturating_mul(limits::MEMORIES))
+        .total_tables(calls.saturating_mul(limits::TABLES))
+        .total_stacks(calls)
+        .max_core_instances_per_component(limits::CORE_INSTANCES)
+        .max_memories_per_component(limits::MEMORIES)
+        .max_tables_per_component(limits::TABLES)
+        .max_memory_size(config.limits.memory_bytes)
+        .table_elements(limits::TABLE_ELEMENTS)
+        .max_component_instance_size(1 << 20)
+        .max_core_instance_size(1 << 20)
+        // Slots are cleared by writing, which for a small guest is much cheaper than giving
+        // pages back and faulting them in again. This much of each used slot stays resident.
+        .linear_memory_keep_resident(256 << 10)
+        .table_keep_resident(64 << 10)
+        .async_stack_keep_resident(32 << 10)
+        .max_unused_warm_slots(calls.min(32))
+        .pagemap_scan(Enabled::Auto);
+    pool
+}

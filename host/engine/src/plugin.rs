@@ -1,0 +1,103 @@
+//! A plugin in service: what was loaded, how it does, and the instruments that watch it.
+
+use std::time::Instant;
+
+use metrics::{Counter, Histogram};
+use taskwright_control::port::StrategyError;
+
+use crate::call::CallError;
+use crate::load::Loaded;
+use crate::supervise::Supervision;
+
+/// A plugin in service.
+pub(crate) struct Plugin {
+    pub(crate) loaded: Loaded,
+    pub(crate) supervision: Supervision,
+    /// The newest answer of its probe, and when it was given.
+    pub(crate) probed: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
+    pub(crate) probe: Function,
+    pub(crate) validate: Function,
+    pub(crate) start: Function,
+    pub(crate) on_event: Function,
+}
+
+/// One export, with the instruments that watch it.
+pub(crate) struct Function {
+    pub(crate) ok: Counter,
+    pub(crate) plugin_fault: Counter,
+    pub(crate) host_fault: Counter,
+    /// Traps, limits that were met, and calls that were overdue.
+    pub(crate) traps: Counter,
+    /// The whole call, with the making of the instance.
+    pub(crate) seconds: Histogram,
+    /// The part of it that the guest waited for the host.
+    pub(crate) host_seconds: Histogram,
+}
+
+impl Plugin {
+    pub(crate) fn new(loaded: Loaded) -> Self {
+        let function = |name| Function::watched(&loaded.info.name, name);
+        Self {
+            probe: function("probe"),
+            validate: function("validate"),
+            start: function("start"),
+            on_event: function("on-event"),
+            supervision: Supervision::default(),
+            probed: tokio::sync::Mutex::default(),
+            loaded,
+        }
+    }
+
+    pub(crate) fn takes(&self, kind: &str) -> bool {
+        self.loaded.info.kinds.iter().any(|taken| taken == kind)
+    }
+
+    /// Notes a call that gave no answer, and says so with the plugin's name where it was its
+    /// fault.
+    pub(crate) fn failed(&self, error: CallError) -> StrategyError {
+        let message = match error {
+            CallError::Plugin(message) => message,
+            CallError::Host(message) => {
+                self.supervision.was_spoiled();
+                return StrategyError::Host { message };
+            }
+        };
+        self.supervision.failed(&message);
+        let runtime = self.loaded.info.name.clone();
+        tracing::warn!(
+            plugin = runtime,
+            in_a_row = self.supervision.faults_in_a_row(),
+            "a plugin call failed: {message}"
+        );
+        StrategyError::Plugin { runtime, message }
+    }
+}
+
+impl Function {
+    fn watched(plugin: &str, function: &'static str) -> Self {
+        let plugin = plugin.to_owned();
+        let calls = |result: &'static str| {
+            metrics::counter!(
+                "taskwright_plugin_calls_total",
+                "plugin" => plugin.clone(), "func" => function, "result" => result
+            )
+        };
+        Self {
+            ok: calls("ok"),
+            plugin_fault: calls("plugin-fault"),
+            host_fault: calls("host-fault"),
+            traps: metrics::counter!(
+                "taskwright_plugin_traps_total",
+                "plugin" => plugin.clone(), "func" => function
+            ),
+            seconds: metrics::histogram!(
+                "taskwright_plugin_call_seconds",
+                "plugin" => plugin.clone(), "func" => function
+            ),
+            host_seconds: metrics::histogram!(
+                "taskwright_plugin_host_seconds",
+                "plugin" => plugin.clone(), "func" => function
+            ),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The ports `Strategies` and `Plugins` over loaded plugins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use taskwright_control::port::{
+    PluginInfo, Plugins, SpecProblem, Step, Stepped, Strategies, StrategyError, StrategyEvent,
+    StrategyTask,
+};
+use taskwright_model::{RuntimeName, TaskSpec};
+use wasmtime::Store;
+
+use crate::bindings::RuntimePlugin;
+use crate::call::{self, Account, CallError, CallState, Scope};
+use crate::compile::Compiler;
+use crate::convert;
+use crate::import::{Host, note_left_out};
+use crate::load::{self, LoadError, PluginSource};
+use crate::machine::Engine;
+use crate::plugin::{Function, Plugin};
+
+/// How long the answer of a probe is good for.
+const PROBE_AGE: Duration = Duration::from_secs(1);
+
+/// The plugins that are loaded, as strategies.
+///
+/// Metrics are bound when a plugin is loaded, so a recorder must be installed before.
+pub struct Runtimes {
+    engine: Engine,
+    compiler: Arc<dyn Compiler>,
+    host: Arc<Host>,
+    /// Never locked across a call: calls hold the plugin they began with, so one that is
+    /// replaced meanwhile serves them to the end.
+    plugins: RwLock<BTreeMap<RuntimeName, Arc<Plugin>>>,
+}
+
+impl Runtimes {
+    /// No plugins yet.
+    #[must_use]
+    pub fn new(engine: Engine, compiler: Arc<dyn Compiler>, host: Host) -> Self {
+        Self {
+            engine,
+            compiler,
+            host: Arc::new(host),
+            plugins: RwLock::default(),
+        }
+    }
+
+    /// Loads a plugin; one of the same name is replaced once the new one can be called, and
+    /// calls in flight finish on the old.
+    ///
+    /// # Errors
+    /// [`LoadError`]; then what was loaded before is still there.
+    pub async fn load(&self, source: PluginSource) -> Result<PluginInfo, LoadError> {
+        let plugin = source.name.clone();
+        let loaded = load::load(&self.engine, &*self.compiler, &self.host, source)
+            .await
+            .map_err(|fault| LoadError { plugin, fault })?;
+        let info = loaded.info.clone();
+        let name = loaded.identity.name.clone();
+        let plugin = Arc::new(Plugin::new(loaded));
+        self.plugins.write().insert(name, plugin);
+        Ok(info)
+    }
+
+    /// The plugin that provides a task's runtime.
+    fn plugin(&self, given: &StrategyTask) -> Result<Arc<Plugin>, StrategyError> {
+        let name = &given.task.runtime;
+        let found = self.plugins.read().get(name).cloned();
+        found.ok_or_else(|| StrategyError::Host {
+            message: format!("no plugin provides the runtime {name} any more"),
+        })
+    }
+
+    async fn call<T, U>(
+        &self,
+        plugin: &Plugin,
+        function: &Function,
+        scope: Scope,
+        guest: impl for<'a> FnOnce(
+            &'a RuntimePlugin,
+            &'a mut Store<CallState>,
+        ) -> BoxFuture<'a, wasmtime::Result<T>>,
+        read: impl FnOnce(T) -> Result<U, CallError>,
+    ) -> Result<(U, Account), CallError> {
+        let loaded = &plugin.loaded;
+        let finished = call::run(
+            &self.engine,
+            &loaded.component,
+            &loaded.identity,
+            &self.host,
+            scope,
+            guest,
+        )
+        .await;
+        function.seconds.record(finished.took);
+        function.host_seconds.record(finished.account.in_host);
+        note_left_out(&loaded.info.name, finished.account.lines);
+        if matches!(finished.answer, Err(CallError::Plugin(_))) {
+            function.traps.increment(1);
+        }
+        let answer = finished.answer.and_then(read);
+        match &answer {
+            Ok(_) => function.ok.increment(1),
+            Err(CallError::Host(_)) => function.host_fault.increment(1),
+            Err(CallError::Plugin(_)) => function.plugin_fault.increment(1),
+        }
+        Ok((answer?, finished.account))
+    }
+
+    /// A call for a task: it counts for how the plugin is doing.
+    async fn work<T, U>(
+        &self,
+        plugin: &Plugin,
+        function: &Function,
+        scope: Scope,
+        guest: impl for<'a> FnOnce(
+            &'a RuntimePlugin,
+            &'a mut Store<CallState>,
+        ) -> BoxFuture<'a, wasmtime::Result<T>>,
+        read: impl FnOnce(T) -> Result<U, CallError>,
+    ) -> Result<(U, Account), StrategyError> {
+        let answer = self.call(plugin, function, scope, guest, read).await;
+        answer
+            .inspect(|_| plugin.supervision.went_well())
+            .map_err(|error| plugin.failed(error))
+    }
+
+    async fn probe(&self, plugin: &Plugin) -> Result<(), String> {
+        let mut probed = plugin.probed.lock().await;
+        if let Some((at, answer)) = &*probed
+            && at.elapsed() < PROBE_AGE
+        {
+            return answer.clone();
+        }
+        let answer = self
+            .call(
+                plugin,
+                &plugin.probe,
+                Scope::Plugin,
+                |guest, store| {
+                    Box::pin(
+                        async move { guest.taskwright_plugin_runtime().call_probe(store).await },
+                    )
+                },
+                |answer| Ok(answer.map_err(convert::text)),
+            )
+            .await;
+        let answer = match answer {
+            Ok((answer, _)) => answer,
+            Err(CallError::Plugin(message) | CallError::Host(message)) => Err(message),
+        };
+        *probed = Some((Instant::now(), answer.clone()));
+        answer
+    }
+
+    async fn info(&self, plugin: &Plugin) -> PluginInfo {
+        let probed = self.probe(plugin).await;
+        PluginInfo {
+            health: probed.and_then(|()| plugin.supervision.health()),
+            calls: plugin.supervision.calls(),
+            faults: plugin.supervision.faults(),
+            ..plugin.loaded.info.clone()
+        }
+    }
+}
+
+impl Strategies for Runtimes {
+    fn resolve(&self, spec: &TaskSpec) -> Result<RuntimeName, SpecProblem> {
+        let plugins = self.plugins.read();
+        let kind = spec.work.kind();
+        if let Some(wanted) = &spec.runtime {
+            let plugin = plugins.get(wanted).ok_or_else(|| SpecProblem {
+                field: "/spec/runtime".to_owned(),
+                message: format!("there is no runtime {wanted}; there is {}", known(&plugins)),
+            })?;
+            if !plugin.takes(kind) {
+                return Err(SpecProblem {
+                    field: "/spec/runtime".to_owned(),
+                    message: format!(
+                        "the runtime {wanted} takes {}, this is work of kind {kind}",
+                        plugin.loaded.info.kinds.join(", ")
+                    ),
+                });
+            }
+            return Ok(wanted.clone());
+        }
+        // The runtime named like the kind is everybody's first guess; after it, the first by
+        // name, so that the choice is the same on every machine.
+        let takers = || plugins.iter().filter(|(_, plugin)| plugin.takes(kind));
+        takers()
+            .find(|(name, _)| name.as_str() == kind)
+            .or_else(|| takers().next())
+            .map(|(name, _)| name.clone())
+            .ok_or_else(|| SpecProblem {
+                field: "/spec".to_owned(),
+                message: format!(
+                    "no runtime takes work of kind {kind:?}; there is {}",
+                    known(&plugins)
+                ),
+            })
+    }
+
+    fn validate(
+        &self,
+        task: StrategyTask,
+    ) -> BoxFuture<'_, Result<Vec<SpecProblem>, StrategyError>> {
+        Box::pin(async move {
+            let plugin = self.plugin(&task)?;
+            let record = convert::task(&task);
+            let answer = self
+                .work(
+                    &plugin,
+                    &plugin.validate,
+                    Scope::Check(task),
+                    |guest, store| {
+                        Box::pin(async move {
+                            let runtime = guest.taskwright_plugin_runtime();
+                            runtime.call_validate(store, &record).await
+                        })
+                    },
+                    |answer| Ok(convert::problems(answer)),
+                )
+                .await;
+            answer.map(|(problems, _)| problems)
+        })
+    }
+
+    fn start(&self, task: StrategyTask) -> BoxFuture<'_, Result<Stepped, StrategyError>> {
+        Box::pin(async move {
+            let plugin = self.plugin(&task)?;
+            let record = convert::task(&task);
+            let answer = self
+                .work(
+                    &plugin,
+                    &plugin.start,
+                    Scope::Attempt(task),
+                    |guest, store| {
+                        Box::pin(async move {
+                            let runtime = guest.taskwright_plugin_runtime();
+                            runtime.call_start(store, &record).await
+                        })
+                    },
+                    |answer| convert::step(answer, None),
+                )
+                .await;
+            answer.map(stepped)
+        })
+    }
+
+    fn on_event(
+        &self,
+        task: StrategyTask,
+        state: Arc<[u8]>,
+        event: StrategyEvent,
+    ) -> BoxFuture<'_, Result<Stepped, StrategyError>> {
+        Box::pin(async move {
+            let plugin = self.plugin(&task)?;
+            let record = convert::task(&task);
+            let told = convert::event(&event);
+            let seen = match event {
+                StrategyEvent::Exited { status, .. } => status,
+                _ => None,
+            };
+            let answer = self
+                .work(
+                    &plugin,
+                    &plugin.on_event,
+                    Scope::Attempt(task),
+                    |guest, store| {
+                        Box::pin(async move {
+                            let runtime = guest.taskwright_plugin_runtime();
+                            runtime.call_on_event(store, &record, &state, &told).await
+                        })
+                    },
+                    |answer| convert::step(answer, seen),
+                )
+                .await;
+            answer.map(stepped)
+        })
+    }
+}
+
+fn stepped((step, account): (Step, Account)) -> Stepped {
+    Stepped {
+        step,
+        process: account.process,
+    }
+}
+
+/// The runtimes there are, for a message.
+fn known(plugins: &BTreeMap<RuntimeName, Arc<Plugin>>) -> String {
+    if plugins.is_empty() {
+        return "none at all".to_owned();
+    }
+    let each = plugins
+        .iter()
+        .map(|(name, plugin)| format!("{name} (takes {})", plugin.loaded.info.kinds.join(", ")));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+impl Plugins for Runtimes {
+    fn list(&self) -> BoxFuture<'_, Vec<PluginInfo>> {
+        Box::pin(async move {
+            let plugins: Vec<Arc<Plugin>> = self.plugins.read().values().cloned().collect();
+            let infos = plugins.iter().map(|plugin| self.info(plugin));
+            futures::future::join_all(infos).await
+        })
+    }
+}

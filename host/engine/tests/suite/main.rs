@@ -1,0 +1,22 @@
+//! The engine with real components and a double of the host's processes.
+//!
+//! | module | claims |
+//! |---|---|
+//! | `strategy` | the shipped process runtime does its work through the ports |
+//! | `containment` | whatever a guest does, this call fails and the next one works |
+//! | `world` | a component that does not fit is refused, in words |
+//! | `cache` | compiled code is kept, found, and not trusted when it should not be |
+//! | `speed` | how long calls and loads take; run by hand, with `--ignored` and `--release` |
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod cache;
+mod containment;
+mod speed;
+mod strategy;
+mod support;
+mod world;

@@ -1,0 +1,10 @@
+//! Components for tests, compiled by the build.
+//!
+//! `cargo test` of whoever depends on this crate compiles them first, so a test
+//! never runs against a component that is older than its source.
+
+/// The built-in runtime for commands (`plugins/process`).
+pub const PROCESS: &[u8] = include_bytes!(env!("GUEST_PROCESS"));
+
+/// A runtime that misbehaves as its settings say (`tests/guests/misbehave`).
+pub const MISBEHAVE: &[u8] = include_bytes!(env!("GUEST_MISBEHAVE"));
