@@ -1,1 +1,31 @@
 //! The only crate with unsafe code: Linux calls as safe functions.
+//!
+//! No async, nothing of ours below it, no policy: whoever calls decides what a
+//! unit is and when it dies. What rustix or nix offer safely is used from
+//! there; the rest is in `sys`, each block with its argument.
+//!
+//! | module | about |
+//! |---|---|
+//! | [`spawn`] | start a program in a session, and in a cgroup where there is one |
+//! | [`exit`] | how a process ended, asked without and with taking it away |
+//! | [`process`] | facts of `/proc`: identity is pid *and* start time |
+//! | [`tree`] | whole trees: cgroup v2, cgroup v1 freezer, or a scan |
+//! | [`events`] | epoll, signalfd and inotify behind three small types |
+//! | [`daemonize`] | becoming and forking a small background process |
+//! | [`files`] | holes in files, directories and files without following links |
+
+pub mod cgroup;
+pub mod daemonize;
+pub mod events;
+pub mod exit;
+pub mod files;
+pub mod process;
+pub mod scan;
+pub mod spawn;
+mod sys;
+pub mod tree;
+
+pub use exit::{Exit, Waited};
+pub use process::Stat;
+pub use spawn::{Child, Command, SpawnFault};
+pub use tree::{TreeLevel, Trees};

@@ -1,0 +1,167 @@
+//! Where this process may keep cgroups of its own, and what can be done with one.
+//!
+//! Works with a v2 mount that has no controllers (as on hybrid machines): killing
+//! and knowing members needs none.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Which kind of hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// cgroup v2, with `cgroup.kill`.
+    Two,
+    /// The v1 freezer hierarchy.
+    OneFreezer,
+}
+
+/// The directory of this process's own group in that hierarchy.
+///
+/// # Errors
+/// What is missing, for people.
+pub fn own_group(version: Version) -> Result<PathBuf, String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
+    let groups = fs::read_to_string("/proc/self/cgroup").map_err(|e| e.to_string())?;
+    let what = match version {
+        Version::Two => "cgroup v2 mount",
+        Version::OneFreezer => "cgroup v1 freezer mount",
+    };
+    let mount = mounts
+        .lines()
+        .find_map(|line| parse_mount(line, version))
+        .ok_or_else(|| format!("there is no {what}"))?;
+    let own = groups
+        .lines()
+        .find_map(|line| parse_group(line, version))
+        .ok_or_else(|| format!("this process is in no group of the {what}"))?;
+    let below = own.strip_prefix(&mount.root).unwrap_or(Path::new(""));
+    Ok(mount.point.join(below))
+}
+
+struct Mount {
+    root: PathBuf,
+    point: PathBuf,
+}
+
+fn parse_mount(line: &str, version: Version) -> Option<Mount> {
+    let (left, right) = line.split_once(" - ")?;
+    let mut right = right.split(' ');
+    let kind = right.next()?;
+    let options = right.nth(1)?;
+    let fits = match version {
+        Version::Two => kind == "cgroup2",
+        Version::OneFreezer => {
+            kind == "cgroup" && options.split(',').any(|option| option == "freezer")
+        }
+    };
+    let mut left = left.split(' ');
+    let root = left.nth(3)?;
+    let point = left.next()?;
+    fits.then(|| Mount {
+        root: PathBuf::from(root),
+        point: PathBuf::from(point.replace("\\040", " ")),
+    })
+}
+
+/// The path of a line of `/proc/PID/cgroup`, without a leading slash that would replace a base.
+fn parse_group(line: &str, version: Version) -> Option<PathBuf> {
+    let mut parts = line.splitn(3, ':');
+    let (_number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+    let fits = match version {
+        Version::Two => controllers.is_empty(),
+        Version::OneFreezer => controllers.split(',').any(|one| one == "freezer"),
+    };
+    fits.then(|| PathBuf::from(path))
+}
+
+/// The processes of a group and of the groups below it.
+#[must_use]
+pub fn members(group: &Path) -> Vec<i32> {
+    let mut found = Vec::new();
+    visit(group, DEPTH, &mut |group| {
+        if let Ok(text) = fs::read_to_string(group.join("cgroup.procs")) {
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+    });
+    found
+}
+
+/// Removes a group and the groups below it.
+///
+/// # Errors
+/// `EBUSY` while a process is in one of them.
+pub fn remove(group: &Path) -> io::Result<()> {
+    match fs::remove_dir(group) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Groups below it, made by the task.
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            visit(group, DEPTH, &mut |inner| {
+                let _reported_below = fs::remove_dir(inner);
+            });
+            if group.exists() {
+                return Err(error);
+            }
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// How deep a task's own groups are followed.
+const DEPTH: usize = 8;
+
+/// Calls `act` on the groups below `group`, deepest first, and then on itself.
+fn visit(group: &Path, depth: usize, act: &mut dyn FnMut(&Path)) {
+    if depth > 0
+        && let Ok(entries) = fs::read_dir(group)
+    {
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                visit(&entry.path(), depth - 1, act);
+            }
+        }
+    }
+    act(group);
+}
+
+/// The number behind `key` in a file of `key value` lines.
+#[must_use]
+pub fn value_of(file: &Path, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hybrid_machine_has_both_kinds() {
+        let two = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
+        let one = "37 31 0:34 /a /sys/fs/cgroup/freezer rw shared:3 - cgroup cgroup rw,freezer";
+        let point = |line, version| parse_mount(line, version).map(|mount| mount.point);
+        assert_eq!(
+            point(two, Version::Two),
+            Some(PathBuf::from("/sys/fs/cgroup/unified"))
+        );
+        assert_eq!(point(one, Version::Two), None);
+        assert_eq!(
+            point(one, Version::OneFreezer),
+            Some(PathBuf::from("/sys/fs/cgroup/freezer"))
+        );
+        assert_eq!(point(two, Version::OneFreezer), None);
+    }
+
+    #[test]
+    fn the_own_group_is_read_per_hierarchy() {
+        let own = |line, version| parse_group(line, version);
+        assert_eq!(own("0::/a/b", Version::Two), Some(PathBuf::from("/a/b")));
+        assert_eq!(own("6:freezer:/c", Version::Two), None);
+        assert_eq!(
+            own("6:freezer:/c:d", Version::OneFreezer),
+            Some(PathBuf::from("/c:d"))
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! Facts of `/proc`. A process is its pid *and* its start time, never a pid alone.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::{Pid, PidfdFlags};
+
+use crate::sys;
+
+/// What `/proc/PID/stat` says, as far as anybody here asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `Z` and so on.
+    pub state: u8,
+    /// Its parent.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Its session.
+    pub session: i32,
+    /// When it started, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// Its wait status once it is a zombie; 0 for readers that may not know.
+    pub wait_status: i32,
+}
+
+impl Stat {
+    /// Whether it has ended and only waits to be reaped.
+    #[must_use]
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+}
+
+/// Reads the facts of `pid`.
+///
+/// # Errors
+/// `NotFound` when there is no such process.
+pub fn stat(pid: i32) -> io::Result<Stat> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat"))?)
+        .ok_or_else(|| io::Error::other("unreadable process status"))
+}
+
+/// The name in parentheses may hold anything, so fields are counted after the last `)`.
+fn parse_stat(line: &[u8]) -> Option<Stat> {
+    let name_end = line.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(line.get(name_end + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
+    // Field 22 of the line; `state` was field 3.
+    let start_ticks = fields.nth(15)?.parse().ok()?;
+    // Field 52, the last one.
+    let wait_status = fields
+        .nth(29)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
+    Some(Stat {
+        state,
+        parent,
+        group,
+        session,
+        start_ticks,
+        wait_status,
+    })
+}
+
+/// Opens `pid` if it still is the process that started at `start_ticks`; a zombie counts.
+#[must_use]
+pub fn open_if_same(pid: i32, start_ticks: u64) -> Option<OwnedFd> {
+    let pidfd = rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    // Checked after the opening: from here on the descriptor cannot change its mind.
+    (stat(pid).ok()?.start_ticks == start_ticks).then_some(pidfd)
+}
+
+/// Sends a signal to exactly the process behind `pidfd`.
+///
+/// # Errors
+/// `ESRCH` when it has ended; `EINVAL` for a number that is no signal.
+pub fn signal(pidfd: &impl AsFd, number: i32) -> io::Result<()> {
+    if !(1..=64).contains(&number) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    sys::pidfd_send_signal(pidfd.as_fd(), number)
+}
+
+/// Every process id there is now.
+#[must_use]
+pub fn all() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Whether the environment `pid` was started with has the line `NAME=VALUE`.
+#[must_use]
+pub fn has_environment(pid: i32, line: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| {
+        env.split(|byte| *byte == 0)
+            .any(|one| one == line.as_bytes())
+    })
+}
+
+/// This boot of the machine: process ids and start times mean nothing in another.
+#[must_use]
+pub fn boot_id() -> u128 {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .and_then(|text| u128::from_str_radix(&text.trim().replace('-', ""), 16).ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_fields() {
+        let mut line = b"42 (a ) b) Z 7 8 9 0 -1 1 2 3 4 5 6 7 8 9 10 11 12 13 4711".to_vec();
+        for field in 23..52 {
+            line.extend_from_slice(format!(" {field}").as_bytes());
+        }
+        line.extend_from_slice(b" 1792\n");
+        let expected = Stat {
+            state: b'Z',
+            parent: 7,
+            group: 8,
+            session: 9,
+            start_ticks: 4711,
+            wait_status: 1792,
+        };
+        assert_eq!(parse_stat(&line), Some(expected));
+    }
+
+    #[test]
+    fn this_process_is_found_by_pid_and_start_time_only() {
+        let pid = i32::try_from(std::process::id()).unwrap_or(0);
+        let ticks = stat(pid).map(|stat| stat.start_ticks).unwrap_or(0);
+        assert!(open_if_same(pid, ticks).is_some());
+        assert!(open_if_same(pid, ticks + 1).is_none());
+    }
+}

@@ -1,0 +1,384 @@
+//! Starts a program in a session of its own, and in a cgroup where there is one.
+//!
+//! The child shares our memory until it executes (`CLONE_VM | CLONE_VFORK`), so
+//! a large parent costs nothing and the child can say exactly which step failed.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+
+use crate::exit;
+use crate::sys::{self, ChildPlan, ChildStack};
+
+/// Where a program without `/` is looked for when its environment has no `PATH`.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What to start. Everything else of the child is default: a session and process group of its
+/// own, default signal dispositions, nothing blocked, no descriptor above 2.
+#[derive(Clone, Copy)]
+pub struct Command<'a> {
+    /// The program and its arguments. A program without `/` is looked up in `PATH` of `env`.
+    pub argv: &'a [CString],
+    /// `NAME=VALUE`, the whole environment.
+    pub env: &'a [CString],
+    /// Where it starts.
+    pub working_dir: &'a CStr,
+    /// Standard input, output and error.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// A cgroup v2 directory that it starts in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Open `cgroup.procs` files that it writes itself into.
+    pub join: &'a [OwnedFd],
+    /// Its limit of open files, soft and hard, if not ours.
+    pub open_files: Option<(u64, u64)>,
+    /// What it writes to its `oom_score_adj`, if not ours.
+    pub oom_score: Option<&'a CStr>,
+}
+
+/// A child that executes its program.
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id.
+    pub pid: i32,
+    /// The same process, without the danger of reuse.
+    pub pidfd: OwnedFd,
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnFault {
+    /// No file of that name at any place looked at.
+    #[error("no such program; looked at {looked_at}")]
+    NotFound {
+        /// The paths that were tried.
+        looked_at: String,
+    },
+    /// The kernel refuses to execute it.
+    #[error("the kernel refuses to execute it")]
+    NotExecutable {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The working directory cannot be entered.
+    #[error("cannot enter the working directory")]
+    WorkingDirectory {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The command cannot be passed on.
+    #[error("{detail}")]
+    BadCommand {
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+    /// Processes, files or memory are used up.
+    #[error("no room for another process")]
+    NoRoom {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Something else that is not the command's fault.
+    #[error("cannot {step}")]
+    Other {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+thread_local! {
+    /// Used again for every child of this thread: with CLONE_VFORK there is one at a time.
+    static STACK: RefCell<Option<ChildStack>> = const { RefCell::new(None) };
+}
+
+/// Starts `command`; returns once its program is being executed.
+///
+/// # Errors
+/// [`SpawnFault`]; then no process is left.
+pub fn spawn(command: &Command<'_>) -> Result<Child, SpawnFault> {
+    let Some(program) = command.argv.first().filter(|program| !program.is_empty()) else {
+        let detail = "the command is empty";
+        return Err(SpawnFault::BadCommand { detail });
+    };
+    let candidates = candidates(program, command.env);
+    let candidate_pointers = pointers(&candidates);
+    let argv = pointers(command.argv);
+    let mut script_argv = vec![c"/bin/sh".as_ptr(), ptr::null()];
+    script_argv.extend(argv.iter().skip(1));
+    let env = pointers(command.env);
+    let high = HighFds::of(&command.stdio).map_err(|source| no_room("duplicate a file", source))?;
+    let joins: Vec<c_int> = command.join.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut plan = ChildPlan {
+        candidates: candidate_pointers.as_ptr(),
+        argv: argv.as_ptr(),
+        script_argv: script_argv.as_mut_ptr(),
+        env: env.as_ptr(),
+        working_dir: command.working_dir.as_ptr(),
+        stdio: high.numbers,
+        joins: joins.as_ptr(),
+        join_count: joins.len(),
+        open_files: command
+            .open_files
+            .map(|(rlim_cur, rlim_max)| libc::rlimit { rlim_cur, rlim_max }),
+        oom_score: command.oom_score.map_or(ptr::null(), CStr::as_ptr),
+        oom_score_length: command.oom_score.map_or(0, |text| text.to_bytes().len()),
+        failed_step: 0,
+        errno: 0,
+    };
+    let (pid, pidfd) = clone_with_signals_blocked(&mut plan, command.cgroup)
+        .map_err(|source| no_room("make a process", source))?;
+    if plan.failed_step == 0 {
+        return Ok(Child { pid, pidfd });
+    }
+    // It has ended by itself; nobody else may see it as a child.
+    while let Ok(None) = exit::reap(&pidfd) {
+        std::thread::yield_now();
+    }
+    Err(fault(plan.failed_step, plan.errno, &candidates))
+}
+
+fn clone_with_signals_blocked(
+    plan: &mut ChildPlan,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<(i32, OwnedFd)> {
+    STACK.with_borrow_mut(|stack| {
+        let stack = match stack {
+            Some(stack) => stack,
+            empty => empty.insert(ChildStack::new()?),
+        };
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        let child = match sys::clone3_child(plan, stack, cgroup) {
+            Err(error) if cgroup.is_none() && clone3_is_missing(&error) => {
+                sys::clone_child(plan, stack)
+            }
+            other => other,
+        };
+        before.thread_set_mask()?;
+        child
+    })
+}
+
+fn clone3_is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
+
+/// Whether a clone into a cgroup failed because of the cgroup, so that joining by a write is
+/// worth a try.
+#[must_use]
+pub fn is_cgroup_fault(fault: &SpawnFault) -> bool {
+    let SpawnFault::Other { source, .. } = fault else {
+        return false;
+    };
+    matches!(
+        source.raw_os_error(),
+        Some(
+            libc::ENOSYS
+                | libc::EPERM
+                | libc::EOPNOTSUPP
+                | libc::EINVAL
+                | libc::EBADF
+                | libc::EACCES
+                | libc::EBUSY
+                | libc::ENODEV
+        )
+    )
+}
+
+fn no_room(step: &'static str, source: io::Error) -> SpawnFault {
+    match source.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC) => {
+            SpawnFault::NoRoom { source }
+        }
+        _ => SpawnFault::Other { step, source },
+    }
+}
+
+fn fault(step: u32, errno: c_int, candidates: &[CString]) -> SpawnFault {
+    let source = io::Error::from_raw_os_error(errno);
+    match step {
+        sys::STEP_WORKING_DIR => SpawnFault::WorkingDirectory { source },
+        sys::STEP_EXEC => match errno {
+            libc::ENOENT | libc::ENOTDIR => SpawnFault::NotFound {
+                looked_at: looked_at(candidates),
+            },
+            libc::E2BIG => SpawnFault::BadCommand {
+                detail: "arguments and environment together are larger than the kernel takes",
+            },
+            libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE => {
+                SpawnFault::NoRoom { source }
+            }
+            _ => SpawnFault::NotExecutable { source },
+        },
+        sys::STEP_SESSION => no_room("begin a session", source),
+        sys::STEP_GROUP => no_room("join its cgroup", source),
+        _ => no_room("set up standard input and output", source),
+    }
+}
+
+fn looked_at(candidates: &[CString]) -> String {
+    const MOST_BYTES: usize = 1024;
+    let mut text = String::new();
+    for candidate in candidates {
+        if text.len() > MOST_BYTES {
+            text.push_str(", ...");
+            break;
+        }
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(&candidate.to_string_lossy());
+    }
+    text
+}
+
+/// The paths that execvp would try, in order.
+fn candidates(program: &CStr, env: &[CString]) -> Vec<CString> {
+    let bytes = program.to_bytes();
+    if bytes.contains(&b'/') {
+        return vec![program.to_owned()];
+    }
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="))
+        .unwrap_or(DEFAULT_PATH.as_bytes());
+    path.split(|byte| *byte == b':')
+        .filter_map(|place| {
+            let mut full = place.to_vec();
+            if !full.is_empty() {
+                full.push(b'/');
+            }
+            full.extend_from_slice(bytes);
+            CString::new(full).ok()
+        })
+        .collect()
+}
+
+fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+    texts
+        .iter()
+        .map(|text| text.as_ptr())
+        .chain([ptr::null()])
+        .collect()
+}
+
+/// Standard descriptors as numbers above 2, so that putting one at its place overwrites no other.
+struct HighFds {
+    numbers: [c_int; 3],
+    _copies: Vec<OwnedFd>,
+}
+
+impl HighFds {
+    fn of(stdio: &[BorrowedFd<'_>; 3]) -> io::Result<Self> {
+        let mut copies = Vec::new();
+        let mut numbers = [0; 3];
+        for (number, fd) in numbers.iter_mut().zip(stdio) {
+            *number = fd.as_raw_fd();
+            if *number < 3 {
+                let copy = rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 3)?;
+                *number = copy.as_raw_fd();
+                copies.push(copy);
+            }
+        }
+        Ok(Self {
+            numbers,
+            _copies: copies,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(list: &[&str]) -> Vec<CString> {
+        list.iter()
+            .filter_map(|text| CString::new(*text).ok())
+            .collect()
+    }
+
+    fn run(argv: &[&str], env: &[&str], working_dir: &CStr) -> Result<exit::Exit, SpawnFault> {
+        let null = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|source| no_room("open /dev/null", source))?;
+        let child = spawn(&Command {
+            argv: &texts(argv),
+            env: &texts(env),
+            working_dir,
+            stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+            cgroup: None,
+            join: &[],
+            open_files: Some((256, 512)),
+            oom_score: None,
+        })?;
+        loop {
+            match exit::reap(&child.pidfd) {
+                Ok(Some(waited)) => return Ok(waited.exit),
+                Ok(None) => std::thread::yield_now(),
+                Err(source) => return Err(no_room("wait", source)),
+            }
+        }
+    }
+
+    #[test]
+    fn exit_codes_and_signals_are_told() {
+        assert!(matches!(run(&["true"], &[], c"/"), Ok(exit::Exit::Code(0))));
+        let seven = run(&["sh", "-c", "exit 7"], &[], c"/");
+        assert!(matches!(seven, Ok(exit::Exit::Code(7))));
+        let killed = run(&["sh", "-c", "kill -9 $$"], &[], c"/");
+        assert!(matches!(killed, Ok(exit::Exit::Signal(9))));
+    }
+
+    #[test]
+    fn the_limit_of_open_files_is_the_one_asked_for() {
+        let argv = [
+            "sh",
+            "-c",
+            "test $(ulimit -Sn) = 256 -a $(ulimit -Hn) = 512",
+        ];
+        assert!(matches!(run(&argv, &[], c"/"), Ok(exit::Exit::Code(0))));
+    }
+
+    #[test]
+    fn the_child_leads_a_session_with_default_signals() {
+        let script = "test $(cut -d' ' -f6 /proc/$$/stat) = $$ && grep -q 'SigIgn:.*0000000000000000' /proc/$$/status \
+                      && grep -q 'SigBlk:.*0000000000000000' /proc/$$/status";
+        let argv = ["sh", "-c", script];
+        assert!(matches!(run(&argv, &[], c"/"), Ok(exit::Exit::Code(0))));
+    }
+
+    #[test]
+    fn a_missing_program_names_the_places() {
+        let fault = run(&["no-such-program"], &["PATH=/usr/bin:/bin"], c"/");
+        let Err(SpawnFault::NotFound { looked_at }) = fault else {
+            unreachable!("{fault:?}");
+        };
+        assert_eq!(looked_at, "/usr/bin/no-such-program, /bin/no-such-program");
+    }
+
+    #[test]
+    fn a_directory_is_not_executable() {
+        let fault = run(&["/usr"], &[], c"/");
+        assert!(matches!(fault, Err(SpawnFault::NotExecutable { .. })));
+    }
+
+    #[test]
+    fn a_missing_working_directory_is_named_as_such() {
+        let fault = run(&["true"], &[], c"/no/such/place");
+        assert!(matches!(fault, Err(SpawnFault::WorkingDirectory { .. })));
+    }
+
+    #[test]
+    fn an_argument_list_beyond_the_kernel_is_a_bad_command() {
+        let long = "x".repeat(4 * 1024 * 1024);
+        let fault = run(&["true", &long], &[], c"/");
+        assert!(matches!(fault, Err(SpawnFault::BadCommand { .. })));
+    }
+}

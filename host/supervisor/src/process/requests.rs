@@ -1,0 +1,209 @@
+//! What daemons ask, and their answers.
+
+use taskwright_capability::StopError;
+use taskwright_model::UnitKey;
+use taskwright_native::{daemonize, process};
+
+use super::Supervisor;
+use crate::session::Said;
+use crate::unit::Main;
+use crate::wire::{Answer, PROTOCOL_VERSION, Request, SupervisorStatus};
+
+/// How many units one daemon may start before ends and others are looked at again.
+const MOST_STARTS_PER_TURN: usize = 2;
+const MOST_REQUESTS_PER_TURN: usize = 128;
+/// Units in one page of a list: below the longest frame even with the longest names.
+const UNITS_PER_PAGE: usize = 4096;
+
+/// Nothing of its kind can be answered now: it comes later, from a timer.
+pub(super) enum Reply {
+    Now(Answer),
+    Later,
+}
+
+impl Supervisor {
+    pub(super) fn session_ready(&mut self, id: u64, readable: bool) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if readable && session.has_room() {
+            if session.read().is_err() {
+                self.leave(id);
+                return;
+            }
+            session.more_to_serve = true;
+        }
+    }
+
+    /// Serves every daemon that said something, each for a bounded time.
+    pub(super) fn serve_waiting_requests(&mut self) {
+        let waiting: Vec<u64> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.more_to_serve && session.has_room())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.serve(id);
+        }
+    }
+
+    fn serve(&mut self, id: u64) {
+        let mut starts = 0;
+        for _ in 0..MOST_REQUESTS_PER_TURN {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                return;
+            };
+            let said = match session.next() {
+                Ok(said) => said,
+                Err(error) => {
+                    super::say(&format!("a connection was closed: {error}"));
+                    self.leave(id);
+                    return;
+                }
+            };
+            let (request_id, reply) = match said {
+                Said::Nothing => {
+                    session.more_to_serve = false;
+                    return;
+                }
+                Said::Unknown(request_id, kind) => {
+                    (request_id, Reply::Now(Answer::Unsupported { kind }))
+                }
+                Said::Request(request_id, request) => {
+                    starts += usize::from(matches!(request, Request::Spawn(_)));
+                    (request_id, self.carry_out(id, request_id, request))
+                }
+            };
+            if let (Reply::Now(answer), Some(session)) = (reply, self.sessions.get_mut(&id)) {
+                session.answer(request_id, &answer);
+            }
+            if starts >= MOST_STARTS_PER_TURN {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, session: u64, id: u64, request: Request) -> Reply {
+        Reply::Now(match request {
+            Request::Hello { version } => {
+                self.greet(session);
+                let version = version.min(PROTOCOL_VERSION);
+                Answer::Welcome { version }
+            }
+            Request::Spawn(request) => match self.start(*request) {
+                Ok(spawned) => Answer::Spawned(spawned),
+                Err(error) => Answer::NotSpawned(error),
+            },
+            Request::Stop { unit, grace } => {
+                self.stop(&unit, grace);
+                Answer::Done
+            }
+            Request::Signal { unit, signal } => match self.signal_main(&unit, signal) {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::NotDone(error),
+            },
+            Request::Inspect(unit) => Answer::State(
+                self.units
+                    .find(&unit)
+                    .and_then(|id| self.units.get(id))
+                    .map(crate::unit::Unit::state),
+            ),
+            Request::List => {
+                self.list(session, id);
+                return Reply::Later;
+            }
+            Request::Release(unit) => {
+                self.release(&unit);
+                Answer::Done
+            }
+            Request::Purge(task) => return self.purge(session, id, task),
+            Request::Status => Answer::Status(self.status()),
+            Request::ShutdownIfIdle => {
+                if self.units.is_empty() {
+                    self.finished = true;
+                    Answer::Done
+                } else {
+                    let detail = "units are known to it".to_owned();
+                    Answer::NotDone(StopError::Unavailable { detail })
+                }
+            }
+        })
+    }
+
+    /// A daemon that says hello is told every end that was not released.
+    fn greet(&mut self, id: u64) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.greeted = true;
+            session.to_report = self
+                .units
+                .iter()
+                .filter(|(_, unit)| unit.end().is_some() && !unit.released)
+                .map(|(id, _)| id)
+                .collect();
+        }
+    }
+
+    fn list(&mut self, session: u64, id: u64) {
+        let units: Vec<_> = self
+            .units
+            .iter()
+            .filter(|(_, unit)| !unit.released && !unit.purging)
+            .map(|(_, unit)| (unit.key().clone(), unit.state()))
+            .collect();
+        let Some(session) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let mut pages = units.chunks(UNITS_PER_PAGE).peekable();
+        if pages.peek().is_none() {
+            let (units, more) = (Vec::new(), false);
+            session.answer(id, &Answer::Units { units, more });
+        }
+        while let Some(page) = pages.next() {
+            let (units, more) = (page.to_vec(), pages.peek().is_some());
+            session.answer(id, &Answer::Units { units, more });
+        }
+    }
+
+    fn signal_main(&self, key: &UnitKey, signal: i32) -> Result<(), StopError> {
+        let not_running = || StopError::NotRunning { unit: key.clone() };
+        let unit = self.units.find(key).and_then(|id| self.units.get(id));
+        let Some(Main::Running { pidfd, .. }) = unit.map(|unit| &unit.main) else {
+            return Err(not_running());
+        };
+        process::signal(pidfd, signal).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::InvalidInput {
+                let detail = format!("{signal} is no signal");
+                StopError::Unavailable { detail }
+            } else {
+                not_running()
+            }
+        })
+    }
+
+    fn status(&self) -> SupervisorStatus {
+        let (mut running, mut unreleased, mut left_behind) = (0, 0, 0);
+        for (_, unit) in self.units.iter() {
+            match (unit.end(), unit.released) {
+                (None, _) => running += 1,
+                (Some(_), false) => unreleased += 1,
+                (Some(_), true) => left_behind += 1,
+            }
+        }
+        SupervisorStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            supervisor_pid: daemonize::this_process().cast_unsigned(),
+            guardian_pid: self
+                .guardian
+                .as_ref()
+                .map_or(0, |_| daemonize::parent().cast_unsigned()),
+            tree_level: self.trees.level().to_string(),
+            tree_why: self.trees.why().to_owned(),
+            started_at: self.started_at,
+            running,
+            unreleased,
+            left_behind,
+            damage: self.damage.clone(),
+        }
+    }
+}
