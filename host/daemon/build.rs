@@ -8,7 +8,10 @@ fn main() {
     match taskwright_guest_build::build(&root.join("plugins"), &[&root.join("wit")], &packages) {
         Ok(built) => {
             for (name, guest) in ["PROCESS"].iter().zip(built) {
-                println!("cargo::rustc-env=BUILTIN_{name}={}", guest.component.display());
+                println!(
+                    "cargo::rustc-env=BUILTIN_{name}={}",
+                    guest.component.display()
+                );
             }
         }
         Err(message) => taskwright_guest_build::fail(&message),

@@ -1,0 +1,102 @@
+//! Makes a command line for the reference executor one that clap reads.
+//!
+//! The reference executor has no verbs, and its flags are Go's: one dash or two, switches
+//! as `-name` or `-name=false`. So a command line that begins with one of `serve`'s flags
+//! means `serve`, and one dash becomes two.
+
+use std::ffi::{OsStr, OsString};
+
+use crate::settings::table::by_flag;
+
+/// The name under which the program starts serving without a word: the reference executor's.
+const REFERENCE_PROGRAM: &str = "task-executor";
+
+/// The command line as clap is to read it.
+pub(crate) fn normalise(argv: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut argv = argv.into_iter();
+    let program = argv.next().unwrap_or_else(|| "taskwright".into());
+    let mut words: Vec<OsString> = argv.collect();
+    let as_reference =
+        std::path::Path::new(&program).file_name() == Some(REFERENCE_PROGRAM.as_ref());
+    let bare = match words.first() {
+        Some(first) => serve_flag(first).is_some(),
+        None => as_reference,
+    };
+    if bare {
+        words.insert(0, "serve".into());
+    }
+    if words.first().is_some_and(|verb| verb == "serve") {
+        for word in words.iter_mut().skip(1) {
+            if let Some(long) = serve_flag(word) {
+                *word = long;
+            }
+        }
+    }
+    words.insert(0, program);
+    words
+}
+
+/// `word` with two dashes, if it is a flag of `serve` with one dash or two.
+fn serve_flag(word: &OsStr) -> Option<OsString> {
+    let text = word.to_str()?;
+    let bare = text.strip_prefix("--").or_else(|| text.strip_prefix('-'))?;
+    let name = bare.split_once('=').map_or(bare, |(name, _)| name);
+    let known = by_flag(name).is_some() || name == "config";
+    known.then(|| format!("--{bare}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    fn check(line: &str, expected: &str) {
+        let argv = line.split(' ').map(OsString::from);
+        let got: Vec<String> = normalise(argv)
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect();
+        assert_eq!(got.join(" "), expected);
+    }
+
+    #[test]
+    fn flags_alone_mean_serve() {
+        check(
+            "taskwright --data-dir=/x --listen-addr=0.0.0.0:5758",
+            "taskwright serve --data-dir=/x --listen-addr=0.0.0.0:5758",
+        );
+        check(
+            "taskwright -data-dir /x -enable-sidecar-mode -log-max-size=5",
+            "taskwright serve --data-dir /x --enable-sidecar-mode --log-max-size=5",
+        );
+        check(
+            "taskwright -config=/etc/x",
+            "taskwright serve --config=/etc/x",
+        );
+    }
+
+    #[test]
+    fn serve_takes_one_dash_too() {
+        check(
+            "taskwright serve -enable-sidecar-mode=false",
+            "taskwright serve --enable-sidecar-mode=false",
+        );
+    }
+
+    #[test]
+    fn other_verbs_are_left_alone() {
+        check(
+            "taskwright run -- ls -data-dir",
+            "taskwright run -- ls -data-dir",
+        );
+        check("taskwright --help", "taskwright --help");
+        check("taskwright -o json list", "taskwright -o json list");
+        check("taskwright", "taskwright");
+    }
+
+    #[test]
+    fn the_reference_name_serves() {
+        check("/usr/bin/task-executor", "/usr/bin/task-executor serve");
+    }
+}

@@ -1,0 +1,184 @@
+//! `taskwright plugin`: the plugins of a daemon, and what a component file holds.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use taskwright_capability::{Capability, Grants};
+
+use crate::cli::ConnectArgs;
+use crate::exit::Code;
+use crate::failure::Advise as _;
+use crate::output::style::{Colours, Tone};
+use crate::output::table::{Cell, Table};
+use crate::output::{self, Format, OutputArgs};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginVerb {
+    /// List the daemon's plugins
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Show a plugin of the daemon by its name, or a component file without any daemon
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A plugin's name, or the path of a component (with a slash, or ending in .wasm)
+    #[arg(value_name = "NAME|FILE")]
+    plugin: String,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// The largest component file that is read.
+const MOST_BYTES: u64 = 256 << 20;
+
+pub(crate) async fn carry_out(verb: PluginVerb) -> anyhow::Result<Code> {
+    match verb {
+        PluginVerb::List(args) => list(args).await,
+        PluginVerb::Inspect(args) => inspect(args).await,
+    }
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<Code> {
+    let answer = args.connect.client()?.plugins().await?;
+    let format = args.output.format();
+    if output::structured(format, &answer)? {
+        return Ok(Code::DONE);
+    }
+    let listed = answer
+        .get("items")
+        .or(Some(&answer))
+        .and_then(Value::as_array);
+    let plugins: Vec<&Value> = listed.into_iter().flatten().collect();
+    if format == Format::Name {
+        let names: String = plugins
+            .iter()
+            .flat_map(|plugin| [text(plugin, "name"), "\n".into()])
+            .collect();
+        output::print(&names)?;
+        return Ok(Code::DONE);
+    }
+    let mut table = Table::new(&[
+        "NAME", "VERSION", "KINDS", "SOURCE", "HEALTH", "CALLS", "FAULTS",
+    ]);
+    for plugin in plugins {
+        let problem = health_problem(plugin);
+        let health = match &problem {
+            None => Cell::toned("ok", Tone::Good),
+            Some(problem) => Cell::toned(problem, Tone::Bad),
+        };
+        table.row(vec![
+            text(plugin, "name").into(),
+            text(plugin, "version").into(),
+            text(plugin, "kinds").into(),
+            text(plugin, "source").into(),
+            health,
+            text(plugin, "calls").into(),
+            text(plugin, "faults").into(),
+        ]);
+    }
+    output::print(&table.render(Colours::of_stdout()))?;
+    Ok(Code::DONE)
+}
+
+async fn inspect(args: InspectArgs) -> anyhow::Result<Code> {
+    let path = Path::new(&args.plugin);
+    let is_file = args.plugin.contains('/') || path.extension().is_some_and(|end| end == "wasm");
+    let found = if is_file {
+        inspect_file(path).await?
+    } else {
+        args.connect.client()?.plugin(&args.plugin).await?
+    };
+    if !output::structured(args.output.format(), &found)? {
+        output::print(&describe(&found))?;
+    }
+    Ok(Code::DONE)
+}
+
+async fn inspect_file(path: &Path) -> anyhow::Result<Value> {
+    let bytes =
+        read_component(path).with_context(|| format!("read the component {}", path.display()))?;
+    let name = path
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned());
+    // What it wants is shown; whether an operator lends it is not the file's business.
+    let grants = Grants::of(&Capability::ALL);
+    let found = taskwright_engine::inspect(bytes.into(), &name.unwrap_or_default(), &grants)
+        .await
+        .with_context(|| format!("inspect {}", path.display()))
+        .hint("a plugin is a WebAssembly component, built for wasm32-wasip2")?;
+    let refusals = found.refusals.iter().map(ToString::to_string);
+    let wants = found.profile.wants.iter().map(ToString::to_string);
+    Ok(json!({
+        "source": path.display().to_string(),
+        "digest": found.digest,
+        "exports": found.profile.exports,
+        "imports": found.profile.imports,
+        "wants": wants.collect::<Vec<_>>(),
+        "refusals": refusals.collect::<Vec<_>>(),
+    }))
+}
+
+fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let size = std::fs::metadata(path)?.len();
+    anyhow::ensure!(
+        size <= MOST_BYTES,
+        "it has {size} bytes, which is too large"
+    );
+    Ok(std::fs::read(path)?)
+}
+
+/// One line for each field, lists indented below their names.
+fn describe(plugin: &Value) -> String {
+    let mut text = String::new();
+    for (key, value) in plugin.as_object().into_iter().flatten() {
+        match value {
+            Value::Array(list) if list.is_empty() => text.push_str(&format!("{key}: none\n")),
+            Value::Array(list) => {
+                text.push_str(&format!("{key}:\n"));
+                for element in list {
+                    text.push_str(&format!("  {}\n", output::style::tame(&plain(element))));
+                }
+            }
+            other => text.push_str(&format!("{key}: {}\n", output::style::tame(&plain(other)))),
+        }
+    }
+    text
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn text(value: &Value, key: &str) -> String {
+    match value.get(key) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::Array(list)) => list.iter().map(plain).collect::<Vec<_>>().join(","),
+        Some(other) => plain(other),
+    }
+}
+
+/// What the plugin's probe complains of.
+fn health_problem(plugin: &Value) -> Option<String> {
+    let healthy = plugin
+        .get("healthy")
+        .and_then(Value::as_bool)
+        .unwrap_or(true);
+    (!healthy).then(|| text(plugin, "trouble"))
+}

@@ -1,0 +1,156 @@
+//! `taskwright run`: a task like a plain command. Its output is ours, its exit code is ours,
+//! Ctrl-C stops it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::follow::{self, Wanted};
+use super::progress::Progress;
+use super::spec::TaskArgs;
+use super::wait::conclude;
+use crate::cli::ConnectArgs;
+use crate::client::Client;
+use crate::client::wire::TaskView;
+use crate::exit::Code;
+use crate::failure::{Advise as _, OutputGone};
+use crate::output;
+use crate::serve::local::LocalDaemon;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ctrl-C stops the task, a second one kills it, a third one leaves it alone."
+)]
+pub(crate) struct RunArgs {
+    /// Without a daemon: one of our own, for this task alone, whatever --server says
+    #[arg(long)]
+    local: bool,
+    /// Remove the task with its record and its output once it has ended
+    #[arg(long)]
+    rm: bool,
+    /// No progress line and no notes
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    task: TaskArgs,
+}
+
+pub(crate) fn carry_out(args: RunArgs) -> anyhow::Result<Code> {
+    // What can be wrong with the words is told before anything is started.
+    let task = args.task.to_task()?;
+    let mut runtime = if args.local {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let runtime = runtime.enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        if !args.local {
+            let client = args.connect.client()?;
+            return to_the_end(&client, &task, &args).await;
+        }
+        let daemon = LocalDaemon::start().await?;
+        let client = ConnectArgs::private(daemon.server()).client()?;
+        let code = to_the_end(&client, &task, &args).await;
+        daemon.stop(&client).await?;
+        code
+    })
+}
+
+async fn to_the_end(
+    client: &Client,
+    task: &serde_json::Value,
+    args: &RunArgs,
+) -> anyhow::Result<Code> {
+    let signals = Signals::new()?;
+    // Sent again after a broken connection, the same word finds the first task.
+    let key = uuid::Uuid::now_v7().to_string();
+    let submitted = client.submit(task, Some(&key)).await?;
+    let name = TaskView(&submitted).name().to_owned();
+    let id = TaskView(&submitted).id().to_owned();
+    let progress = Progress::new(args.quiet);
+    let followed = tokio::select! {
+        followed = follow::follow(client, &name, Wanted::Both, None, || progress.end()) => followed,
+        never = progress.watch(client, &name) => match never {},
+        left = obey(client, &name, signals) => return left,
+    };
+    progress.end();
+    if let Err(error) = followed {
+        return give_up(client, &name, error).await;
+    }
+    let ended = client.wait(&name, None).await?;
+    let ended = TaskView(&ended);
+    if ended.id() != id {
+        anyhow::bail!("task {name} was removed by somebody else, its end is not known");
+    }
+    let code = conclude(ended);
+    if args.rm {
+        client.delete(&name).await?;
+    }
+    Ok(code)
+}
+
+/// Nobody can see the output any more, or the daemon is gone.
+async fn give_up(client: &Client, name: &str, error: anyhow::Error) -> anyhow::Result<Code> {
+    if error.chain().any(|cause| cause.is::<OutputGone>()) {
+        // A plain command would be ended by SIGPIPE here.
+        client.stop(name, None).await?;
+        return Err(error);
+    }
+    Err(error).hint(format!(
+        "the task was not stopped: `taskwright logs -f {name}` goes on where this ended"
+    ))
+}
+
+/// Ctrl-C and TERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// The first signal stops the task, the second kills it, the third leaves it alone and ends
+/// this program. Until then the task's end ends it.
+async fn obey(client: &Client, name: &str, mut signals: Signals) -> anyhow::Result<Code> {
+    signals.next().await;
+    output::note(&format!(
+        "\ntaskwright: stopping task {name}; once more to kill it"
+    ));
+    tell_if_failed(client.stop(name, None).await);
+    signals.next().await;
+    output::note(&format!(
+        "\ntaskwright: killing task {name}; once more to leave it alone"
+    ));
+    tell_if_failed(client.stop(name, Some(Duration::ZERO)).await);
+    signals.next().await;
+    output::note(&format!(
+        "\ntaskwright: left; `taskwright wait {name}` tells how the task ends"
+    ));
+    Ok(Code::signal(2))
+}
+
+fn tell_if_failed(stopped: anyhow::Result<serde_json::Value>) {
+    if let Err(error) = stopped {
+        crate::failure::report(&error);
+    }
+}

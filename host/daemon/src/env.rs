@@ -1,0 +1,54 @@
+//! Every environment variable that Taskwright reads, in one place.
+//!
+//! The bare names are those of the reference executor; all others begin with `TASKWRIGHT_`.
+//! Variables of the daemon never reach a task ([`crate::task_env`]).
+
+/// Where tasks keep their records and output. As the reference executor.
+pub(crate) const DATA_DIR: &str = "DATA_DIR";
+/// Address and port of the API. As the reference executor.
+pub(crate) const LISTEN_ADDR: &str = "LISTEN_ADDR";
+/// Whether process tasks run inside a main container. As the reference executor.
+pub(crate) const ENABLE_SIDECAR_MODE: &str = "ENABLE_SIDECAR_MODE";
+/// Which main container that is. As the reference executor.
+pub(crate) const MAIN_CONTAINER_NAME: &str = "MAIN_CONTAINER_NAME";
+/// Whether container tasks are taken. As the reference executor.
+pub(crate) const ENABLE_CONTAINER_MODE: &str = "ENABLE_CONTAINER_MODE";
+/// The container runtime's socket. As the reference executor.
+pub(crate) const CRI_SOCKET: &str = "CRI_SOCKET";
+
+/// The configuration file of `serve`.
+pub(crate) const CONFIG: &str = "TASKWRIGHT_CONFIG";
+/// A Unix socket that the API is served on as well.
+pub(crate) const UNIX_SOCKET: &str = "TASKWRIGHT_UNIX_SOCKET";
+/// How many tasks run at once.
+pub(crate) const MAX_RUNNING: &str = "TASKWRIGHT_MAX_RUNNING";
+/// How many tasks are kept on record.
+pub(crate) const MAX_TASKS: &str = "TASKWRIGHT_MAX_TASKS";
+/// How much of each output stream is kept.
+pub(crate) const OUTPUT_CAP: &str = "TASKWRIGHT_OUTPUT_CAP";
+/// The largest request body.
+pub(crate) const MAX_BODY: &str = "TASKWRIGHT_MAX_BODY";
+/// How long requests in flight may take when the daemon stops.
+pub(crate) const DRAIN_TIMEOUT: &str = "TASKWRIGHT_DRAIN_TIMEOUT";
+/// What is logged: a level, or directives as in `RUST_LOG`.
+pub(crate) const LOG_LEVEL: &str = "RUST_LOG";
+/// How log lines look: `text` or `json`.
+pub(crate) const LOG_FORMAT: &str = "TASKWRIGHT_LOG_FORMAT";
+/// A file with the tokens that the API accepts.
+pub(crate) const AUTH_TOKEN_FILE: &str = "TASKWRIGHT_AUTH_TOKEN_FILE";
+/// What tasks inherit or are given, `NAME` or `NAME=VALUE`, separated by commas.
+pub(crate) const TASK_ENV: &str = "TASKWRIGHT_TASK_ENV";
+/// A folder with plugins. Reserved.
+pub(crate) const PLUGIN_DIR: &str = "TASKWRIGHT_PLUGIN_DIR";
+
+/// The daemon that client commands speak to.
+pub(crate) const SERVER: &str = "TASKWRIGHT_SERVER";
+/// The token that client commands show.
+pub(crate) const TOKEN: &str = "TASKWRIGHT_TOKEN";
+/// A file with the token that client commands show.
+pub(crate) const TOKEN_FILE: &str = "TASKWRIGHT_TOKEN_FILE";
+/// No colours, whatever its value (<https://no-color.org>).
+pub(crate) const NO_COLOR: &str = "NO_COLOR";
+
+/// The prefix of everything that is ours, and is kept from tasks.
+pub(crate) const PREFIX: &str = "TASKWRIGHT_";

@@ -1,0 +1,46 @@
+//! Exit codes of the command line. They are part of the interface: scripts test them.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; with `run` and `wait`: the task ended with 0 |
+//! | 1 | `serve` could not start, or `doctor` or `config check` found a problem |
+//! | 2 | the command line is wrong |
+//! | 124 | `run`, `wait`: one of the task's time limits fired |
+//! | 125 | Taskwright failed, not the task: no daemon, no such task, a fault of the machine |
+//! | 126 | `run`, `wait`: the task's program cannot be executed |
+//! | 127 | `run`, `wait`: the task's program was not found |
+//! | 128 + n | `run`, `wait`: signal n ended the task |
+//! | any other | `run`, `wait`: the task's own exit code |
+//!
+//! `run` and `wait` also write a line to standard error whenever the code is not the
+//! task's own, so that a task that itself exits with 125 can be told from a failure of ours.
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Code(pub(crate) u8);
+
+impl Code {
+    /// Done.
+    pub(crate) const DONE: Self = Self(0);
+    /// The daemon could not start, or a check found something.
+    pub(crate) const PROBLEM: Self = Self(1);
+    /// The command line is wrong. Clap uses the same number.
+    pub(crate) const USAGE: Self = Self(2);
+    /// A time limit of the task fired.
+    pub(crate) const TIMEOUT: Self = Self(124);
+    /// Taskwright failed, not the task.
+    pub(crate) const OURS: Self = Self(125);
+    /// TERM ended it: what a canceled task shows whose own end is not known.
+    pub(crate) const CANCELED: Self = Self(128 + 15);
+
+    /// The code for a death by `signal`.
+    pub(crate) fn signal(signal: i32) -> Self {
+        Self(u8::try_from(128_i32.saturating_add(signal)).unwrap_or(u8::MAX))
+    }
+}
+
+impl From<Code> for std::process::ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code.0)
+    }
+}

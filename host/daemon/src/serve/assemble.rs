@@ -1,0 +1,311 @@
+//! The parts list: what a daemon is built of, in the order in which it is built.
+//!
+//! What can be done at the same time is: a restart is a pause for everybody who waits.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use taskwright_api::{
+    ApiLimits, ApiState, AuthConfig, Drained, Listener, ServeLimits, Token, VersionInfo,
+};
+use taskwright_capability::Grants;
+use taskwright_control::port::{Clock as _, Recovered, Strategies};
+use taskwright_control::{Control, Parts, Running};
+use taskwright_engine::{Engine, EngineConfig, Host, PluginSource, Runtimes};
+use taskwright_model::{Namespace, RuntimeName};
+use taskwright_store::{Options, SqliteFeedHistory, SqliteJournal, Store};
+use taskwright_supervisor::{OutputReader, SupervisorClient, SupervisorConfig};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::boot::Boot;
+use super::clock::RealClock;
+use super::compile::ChildCompiler;
+use super::data_dir::DataDir;
+use super::default_runtime::CommandsTo;
+use super::listen::{Bound, SocketFile};
+use super::outputs::TaskOutputs;
+use super::places::Places;
+use super::units::{SupervisedUnits, report};
+use crate::settings::Config;
+use crate::{builtin, task_env, versions};
+
+/// What is around a daemon, and not its configuration.
+pub(crate) struct Surroundings {
+    /// Renders every metric of this process.
+    pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Where compiled plugins are kept, if not in the data directory.
+    pub(crate) cache: Option<PathBuf>,
+    /// Cancelled when the daemon is to stop.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A daemon that is ready to serve.
+pub(crate) struct Daemon {
+    data_dir: DataDir,
+    running: Running,
+    supervisor: Arc<SupervisorClient>,
+    api: ApiState,
+    listeners: Vec<Listener>,
+    limits: ServeLimits,
+    shutdown: CancellationToken,
+    /// What runs beside it and ends with it.
+    helpers: JoinSet<()>,
+    _socket: Option<SocketFile>,
+}
+
+impl Daemon {
+    /// Builds a daemon. Nothing is answered before it serves.
+    ///
+    /// # Errors
+    /// Which part could not be had, and what to do.
+    pub(crate) async fn assemble(
+        config: &Config,
+        bound: Bound,
+        surroundings: Surroundings,
+    ) -> anyhow::Result<Self> {
+        let open_files = raise_open_files();
+        let data_dir = DataDir::prepare(&config.data_dir)?;
+        let places = Places::of(&data_dir);
+        let boot = Boot::detect(data_dir.boot_id());
+
+        // The store first: its lock says that this directory is ours, supervisor and all.
+        let cache = surroundings.cache.unwrap_or_else(|| data_dir.cache());
+        let (store, engine) = tokio::join!(open_store(&data_dir), start_engine(cache));
+        let (journal, history, recovered) = store?;
+        let engine = engine?;
+
+        let (supervisor, mut reports) =
+            start_supervisor(config, &data_dir, open_files.before).await?;
+        let reader =
+            Arc::new(OutputReader::open(data_dir.root()).context("open the data directory")?);
+        let units = Arc::new(SupervisedUnits::new(
+            supervisor.clone(),
+            reader.clone(),
+            places.clone(),
+        ));
+        let runtimes = load_plugins(engine, config, &units, &places).await?;
+
+        let parts = Parts {
+            journal,
+            history: Arc::new(history),
+            strategies: strategies(config, runtimes.clone())?,
+            units,
+            plugins: runtimes,
+            outputs: Arc::new(TaskOutputs::new(reader, places)),
+            clock: Arc::new(RealClock),
+        };
+        let running = taskwright_control::start(parts, recovered, loop_config(config, &boot))
+            .await
+            .map_err(|message| anyhow!(message).context("start the control loop"))?;
+        boot.remember()?;
+
+        let mut helpers = JoinSet::new();
+        let control = running.control.clone();
+        helpers.spawn(async move {
+            while let Some(ended) = reports.recv().await {
+                control.report(report(ended));
+            }
+        });
+        let api = ApiState {
+            control: running.control.clone(),
+            auth: AuthConfig::with_tokens(tokens(config)?),
+            version: version_info(),
+            metrics: surroundings.metrics,
+            namespace: Namespace::native(),
+            limits: ApiLimits {
+                body_bytes: config.max_body,
+                ..ApiLimits::default()
+            },
+            shutdown: surroundings.shutdown.clone(),
+        };
+        Ok(Self {
+            data_dir,
+            running,
+            supervisor,
+            api,
+            listeners: bound.listeners,
+            limits: ServeLimits {
+                connections: open_files.connections(),
+                drain_time: config.drain_timeout,
+                ..ServeLimits::default()
+            },
+            shutdown: surroundings.shutdown,
+            helpers,
+            _socket: bound.socket,
+        })
+    }
+
+    /// Runs `helper` for as long as the daemon serves.
+    pub(crate) fn keep(&mut self, helper: impl Future<Output = ()> + Send + 'static) {
+        self.helpers.spawn(helper);
+    }
+
+    /// The loop's front.
+    pub(crate) fn control(&self) -> &Control {
+        &self.running.control
+    }
+
+    /// The client of the supervisor.
+    pub(crate) fn supervisor(&self) -> Arc<SupervisorClient> {
+        self.supervisor.clone()
+    }
+
+    /// Where its records are.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.data_dir.root()
+    }
+
+    /// How many tasks are on record.
+    pub(crate) fn task_count(&self) -> usize {
+        self.control().counts().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Serves until the shutdown token is cancelled, then ends the loop. Tasks go on running.
+    pub(crate) async fn serve(mut self) {
+        let router = taskwright_api::router(self.api);
+        let Drained { cut } =
+            taskwright_api::serve(self.listeners, router, self.limits, self.shutdown).await;
+        if cut > 0 {
+            tracing::warn!(requests = cut, "cut requests that did not end in time");
+        }
+        self.running.stop().await;
+        self.helpers.shutdown().await;
+    }
+}
+
+async fn open_store(
+    data_dir: &DataDir,
+) -> anyhow::Result<(SqliteJournal, SqliteFeedHistory, Recovered)> {
+    let directory = data_dir.own();
+    let opening = move || Store::open(&directory, Options::at(RealClock.now()));
+    // Damage is told by the store itself; it goes on with what could be read.
+    Ok(tokio::task::spawn_blocking(opening).await??)
+}
+
+async fn start_engine(cache: PathBuf) -> anyhow::Result<Engine> {
+    let config = EngineConfig {
+        cache_dir: Some(cache),
+        ..EngineConfig::default()
+    };
+    let engine = tokio::task::spawn_blocking(move || Engine::new(config)).await?;
+    engine.context("start the plugin engine")
+}
+
+async fn start_supervisor(
+    config: &Config,
+    data_dir: &DataDir,
+    open_files: Option<u64>,
+) -> anyhow::Result<(
+    Arc<SupervisorClient>,
+    tokio::sync::mpsc::Receiver<taskwright_capability::UnitReport>,
+)> {
+    let program = std::env::current_exe().context("find this program's own file")?;
+    let mut supervisor = SupervisorConfig::new(data_dir.supervisor(), program);
+    supervisor.options.output_cap = config.output_cap;
+    // Tasks get the limit that the daemon was started with, not the one it needs for itself.
+    supervisor.options.open_files = open_files;
+    SupervisorClient::connect_or_start(supervisor)
+        .await
+        .context("start the supervisor")
+}
+
+async fn load_plugins(
+    engine: Engine,
+    config: &Config,
+    units: &Arc<SupervisedUnits>,
+    places: &Places,
+) -> anyhow::Result<Arc<Runtimes>> {
+    let (tasks, scratch) = (places.clone(), places.clone());
+    let host = Host {
+        process: units.clone(),
+        base_env: task_env::base(std::env::vars_os(), &config.task_env),
+        task_directory: Box::new(move |key| tasks.task(key)),
+        scratch_directory: Box::new(move |task| scratch.scratch(task)),
+    };
+    let runtimes = Runtimes::new(engine, Arc::new(ChildCompiler), host);
+    for plugin in builtin::ALL {
+        let source = PluginSource {
+            name: plugin.name.to_owned(),
+            origin: "built-in".to_owned(),
+            component: plugin.component.into(),
+            grants: Grants::of(plugin.grants),
+        };
+        runtimes
+            .load(source)
+            .await
+            .context("load the built-in plugins")?;
+    }
+    Ok(Arc::new(runtimes))
+}
+
+/// With sidecar mode a command belongs into the main container: as long as no plugin can do
+/// that, it is refused, not run somewhere else.
+fn strategies(config: &Config, runtimes: Arc<Runtimes>) -> anyhow::Result<Arc<dyn Strategies>> {
+    if !config.sidecar {
+        return Ok(runtimes);
+    }
+    let sidecar = RuntimeName::parse("sidecar").context("name the sidecar runtime")?;
+    Ok(Arc::new(CommandsTo::new(sidecar, runtimes)))
+}
+
+fn loop_config(config: &Config, boot: &Boot) -> taskwright_control::Config {
+    if boot.rebooted {
+        tracing::info!("the machine was restarted: what ran before does not run any more");
+    }
+    taskwright_control::Config {
+        max_active: config.max_running,
+        max_tasks: config.max_tasks,
+        rebooted: boot.rebooted,
+        ..taskwright_control::Config::default()
+    }
+}
+
+fn tokens(config: &Config) -> anyhow::Result<Vec<Token>> {
+    let tokens = config.tokens.iter().map(|token| {
+        Token::new(&token.name, &hex::encode(token.sha256), token.scope)
+            .with_context(|| format!("use the token {}", token.name))
+    });
+    tokens.collect()
+}
+
+fn version_info() -> VersionInfo {
+    VersionInfo {
+        version: versions::PRODUCT.to_owned(),
+        commit: None,
+        plugin_api: vec![versions::plugin_api().to_owned()],
+    }
+}
+
+/// How many files this process may have open.
+struct OpenFiles {
+    /// The limit it was started with, where there was one.
+    before: Option<u64>,
+    now: Option<u64>,
+}
+
+impl OpenFiles {
+    /// Connections that leave room for everything else.
+    fn connections(&self) -> usize {
+        let most = self.now.unwrap_or(u64::MAX) / 2;
+        usize::try_from(most)
+            .unwrap_or(usize::MAX)
+            .clamp(64, 16_384)
+    }
+}
+
+/// Raises the soft limit to the hard one: each client is an open file.
+fn raise_open_files() -> OpenFiles {
+    let found = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: found.maximum,
+        maximum: found.maximum,
+    };
+    let raised = setrlimit(Resource::Nofile, wanted).is_ok();
+    OpenFiles {
+        before: found.current,
+        now: if raised { found.maximum } else { found.current },
+    }
+}

@@ -1,0 +1,294 @@
+//! The settings as typed values: what the rest of the daemon is built from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::table::Value;
+use super::tokens::{self, TokenEntry};
+use super::{Settings, Source};
+use crate::exit::Code;
+use crate::failure::Advise as _;
+
+/// Everything that `serve` is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Records and output.
+    pub(crate) data_dir: PathBuf,
+    /// Address of the API; `None`: no TCP.
+    pub(crate) listen_addr: Option<String>,
+    /// Unix socket of the API.
+    pub(crate) unix_socket: Option<PathBuf>,
+    /// Time for requests in flight when the daemon stops.
+    pub(crate) drain_timeout: Duration,
+    /// How many tasks run at once.
+    pub(crate) max_running: usize,
+    /// How many tasks are kept on record.
+    pub(crate) max_tasks: usize,
+    /// How much of each output stream is kept.
+    pub(crate) output_cap: u64,
+    /// The largest request body.
+    pub(crate) max_body: usize,
+    /// The tokens that the API accepts. Empty: everybody may do everything.
+    pub(crate) tokens: Vec<TokenEntry>,
+    /// What tasks inherit or are given.
+    pub(crate) task_env: Vec<String>,
+    /// Whether commands belong into the main container.
+    pub(crate) sidecar: bool,
+    /// What is logged.
+    pub(crate) log_level: String,
+    /// How log lines look.
+    pub(crate) log_format: LogFormat,
+    /// What was asked for and is not there: told once at start.
+    pub(crate) notes: Vec<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one object on each line.
+    Json,
+}
+
+impl Config {
+    /// Makes the configuration, and reads the token file it names.
+    ///
+    /// # Errors
+    /// Every problem that was found, together.
+    pub(crate) fn from_settings(settings: &Settings) -> anyhow::Result<Self> {
+        if let [first, rest @ ..] = settings.problems.as_slice() {
+            let told: Vec<String> = settings.problems.iter().map(ToString::to_string).collect();
+            let hint = match (&first.hint, rest) {
+                (Some(hint), []) => hint.clone(),
+                _ => "`taskwright config check` tells every problem with its line".to_owned(),
+            };
+            return Err(anyhow::anyhow!(
+                "read the configuration: {}",
+                told.join("; ")
+            ))
+            .exit_with(Code::PROBLEM)
+            .hint(hint);
+        }
+        let mut tokens = settings.tokens.clone();
+        if let Some(path) = settings.path("auth.token-file")? {
+            tokens.extend(tokens::read_file(&path).exit_with(Code::PROBLEM)?);
+        }
+        Ok(Self {
+            data_dir: settings.path("data-dir")?.context("data-dir is not set")?,
+            listen_addr: listen_address(&settings.text("listen-addr")?),
+            unix_socket: settings.path("unix-socket")?,
+            drain_timeout: settings.duration("drain-timeout")?,
+            max_running: settings.count("limits.max-running")?,
+            max_tasks: settings.count("limits.max-tasks")?,
+            output_cap: settings.number("limits.output-cap")?,
+            max_body: settings.count("limits.max-body")?,
+            tokens,
+            task_env: settings.list("tasks.env")?,
+            sidecar: settings.switch("sidecar.enabled")?,
+            log_level: settings.text("log.level")?,
+            log_format: match settings.text("log.format")?.as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+            notes: settings.notes()?,
+        })
+    }
+}
+
+/// As Go reads it: `:5758` means every address; `none` is ours and means no TCP.
+fn listen_address(text: &str) -> Option<String> {
+    match text {
+        "none" => None,
+        port if port.starts_with(':') => Some(format!("0.0.0.0{port}")),
+        address => Some(address.to_owned()),
+    }
+}
+
+impl Settings {
+    /// What was asked for and has no effect, or not yet.
+    fn notes(&self) -> anyhow::Result<Vec<String>> {
+        let mut notes = Vec::new();
+        for (key, mode) in [
+            ("sidecar.enabled", "sidecar"),
+            ("container.enabled", "container"),
+        ] {
+            if self.switch(key)? {
+                notes.push(format!(
+                    "{mode} mode was asked for and is not in this version: tasks of that mode are refused"
+                ));
+            }
+        }
+        for key in [
+            "reconcile-interval",
+            "log.dir",
+            "log.max-size",
+            "log.max-backups",
+            "log.max-age",
+        ] {
+            let said = self
+                .source(key)
+                .is_some_and(|source| *source != Source::Default);
+            if let (true, Some(setting)) = (said, super::table::by_key(key)) {
+                notes.push(format!("{key}: {}", setting.help.to_lowercase()));
+            }
+        }
+        if self.path("plugin-dir")?.is_some() {
+            notes.push(
+                "plugin-dir is reserved: this version loads built-in plugins only".to_owned(),
+            );
+        }
+        Ok(notes)
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        let found = self
+            .resolved
+            .iter()
+            .find(|resolved| resolved.setting.key == key);
+        found.and_then(|resolved| resolved.value.as_ref())
+    }
+
+    fn text(&self, key: &str) -> anyhow::Result<String> {
+        match self.value(key) {
+            Some(Value::Text(text)) => Ok(text.clone()),
+            other => bail!("setting {key} is {other:?}, not a text"),
+        }
+    }
+
+    fn switch(&self, key: &str) -> anyhow::Result<bool> {
+        match self.value(key) {
+            Some(Value::Switch(switch)) => Ok(*switch),
+            other => bail!("setting {key} is {other:?}, not a switch"),
+        }
+    }
+
+    fn number(&self, key: &str) -> anyhow::Result<u64> {
+        match self.value(key) {
+            Some(Value::Number(number)) => Ok(*number),
+            other => bail!("setting {key} is {other:?}, not a number"),
+        }
+    }
+
+    fn count(&self, key: &str) -> anyhow::Result<usize> {
+        usize::try_from(self.number(key)?).with_context(|| format!("setting {key}"))
+    }
+
+    fn duration(&self, key: &str) -> anyhow::Result<Duration> {
+        match self.value(key) {
+            Some(Value::Duration(duration)) => Ok(*duration),
+            other => bail!("setting {key} is {other:?}, not a duration"),
+        }
+    }
+
+    fn path(&self, key: &str) -> anyhow::Result<Option<PathBuf>> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Path(path)) => Ok(Some(path.clone())),
+            other => bail!("setting {key} is {other:?}, not a path"),
+        }
+    }
+
+    fn list(&self, key: &str) -> anyhow::Result<Vec<String>> {
+        match self.value(key) {
+            None => Ok(Vec::new()),
+            Some(Value::List(list)) => Ok(list.clone()),
+            other => bail!("setting {key} is {other:?}, not a list"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use std::path::Path;
+
+    use super::super::flags::Flags;
+    use super::super::{Sources, resolve, table};
+    use super::*;
+
+    fn config(flags: &[(&str, &str)]) -> anyhow::Result<Config> {
+        let mut given = Flags::default();
+        for (flag, word) in flags {
+            given.set(table::by_flag(flag).unwrap(), vec![(*word).to_owned()]);
+        }
+        Config::from_settings(&resolve(&Sources {
+            flags: &given,
+            config_flag: Some(Path::new("/dev/null")),
+            variable: &|_| None,
+        }))
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference_executor() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.data_dir, Path::new("/var/lib/sandbox/tasks"));
+        assert_eq!(config.listen_addr.as_deref(), Some("0.0.0.0:5758"));
+        assert_eq!(config.max_running, 10_000);
+        assert_eq!(config.notes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn modes_that_are_not_there_are_told() {
+        let config = config(&[
+            ("enable-sidecar-mode", "true"),
+            ("reconcile-interval", "1s"),
+        ])
+        .unwrap();
+        assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
+    }
+
+    #[test]
+    fn addresses_are_read_as_go_reads_them() {
+        assert_eq!(
+            config(&[("listen-addr", ":80")])
+                .unwrap()
+                .listen_addr
+                .as_deref(),
+            Some("0.0.0.0:80")
+        );
+        assert_eq!(
+            config(&[("listen-addr", "none")]).unwrap().listen_addr,
+            None
+        );
+    }
+
+    #[test]
+    fn problems_stop_the_start() {
+        let error = config(&[("max-tasks", "0")]).unwrap_err().to_string();
+        assert!(error.contains("--max-tasks"), "{error}");
+    }
+
+    #[test]
+    fn the_example_file_is_read() {
+        let path = Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../deploy/config.example.toml"
+        ));
+        let text = std::fs::read_to_string(path).unwrap();
+        // As shipped, and with every comment that holds a setting made one.
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert_eq!(super::super::file::read(&text).problems, []);
+        let layer = super::super::file::read(&uncommented);
+        assert_eq!(layer.problems, []);
+        assert_eq!(layer.tokens.len(), 1);
+        let missing: Vec<_> = table::SETTINGS
+            .iter()
+            .filter(|row| row.origin != table::Origin::WithoutEffect)
+            .filter(|row| layer.values.iter().all(|(found, ..)| found.key != row.key))
+            .map(|row| row.key)
+            .collect();
+        assert_eq!(
+            missing,
+            Vec::<&str>::new(),
+            "the example must show every setting"
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! Every setting of the daemon: one row each, with its flag, variable, file key and default.
+//!
+//! Flags, the reading of the configuration file, `config show` and the defaults all come
+//! from this table, so they can't tell different stories.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::env;
+use crate::units::{parse_bytes, parse_duration};
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// Its key in the configuration file: `name`, or `section.name`.
+    pub(crate) key: &'static str,
+    /// Its flag, without dashes.
+    pub(crate) flag: &'static str,
+    /// Its environment variable.
+    pub(crate) variable: Option<&'static str>,
+    /// What its value is.
+    pub(crate) kind: Kind,
+    /// Its value where nobody says anything; `None`: it is off.
+    pub(crate) default: Option<&'static str>,
+    /// Whose it is.
+    pub(crate) origin: Origin,
+    /// What it does, in one sentence.
+    pub(crate) help: &'static str,
+}
+
+/// Where a flag comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The reference executor has it too: one dash will do as well.
+    Reference,
+    /// The reference executor has it; here it changes nothing.
+    WithoutEffect,
+    /// It is ours.
+    Ours,
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Any text.
+    Text,
+    /// `ADDRESS:PORT`, or `none`.
+    Address,
+    /// `text` or `json`.
+    LogFormat,
+    /// `true` or `false`.
+    Switch,
+    /// A whole number above 0.
+    Count,
+    /// A size in bytes.
+    Bytes,
+    /// A duration.
+    Duration,
+    /// A path.
+    Path,
+    /// `NAME` or `NAME=VALUE`, any number of them.
+    Variables,
+}
+
+/// A value that was parsed as its kind asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Text, address, log format.
+    Text(String),
+    /// Switch.
+    Switch(bool),
+    /// Count, bytes.
+    Number(u64),
+    /// Duration.
+    Duration(Duration),
+    /// Path.
+    Path(PathBuf),
+    /// Variables.
+    List(Vec<String>),
+}
+
+impl Kind {
+    /// What stands for the value in help texts.
+    pub(crate) fn placeholder(self) -> &'static str {
+        match self {
+            Self::Text => "TEXT",
+            Self::Address => "ADDRESS:PORT",
+            Self::LogFormat => "text|json",
+            Self::Switch => "true|false",
+            Self::Count => "N",
+            Self::Bytes => "BYTES",
+            Self::Duration => "DURATION",
+            Self::Path => "PATH",
+            Self::Variables => "NAME[=VALUE]",
+        }
+    }
+
+    /// Parses one value. A list is given as all its elements, everything else as one.
+    ///
+    /// # Errors
+    /// A sentence that says what is allowed.
+    pub(crate) fn parse(self, words: &[String]) -> Result<Value, String> {
+        if self == Self::Variables {
+            return parse_variables(words).map(Value::List);
+        }
+        let [word] = words else {
+            return Err("one value is wanted, not a list".to_owned());
+        };
+        match self {
+            Self::Text => Ok(Value::Text(word.clone())),
+            Self::Address if word == "none" || word.contains(':') => Ok(Value::Text(word.clone())),
+            Self::Address => Err(format!("{word:?} is not ADDRESS:PORT, as 127.0.0.1:5758")),
+            Self::LogFormat => match word.as_str() {
+                "text" | "json" => Ok(Value::Text(word.clone())),
+                _ => Err(format!("{word:?} is not a log format: write text or json")),
+            },
+            Self::Switch => parse_switch(word).map(Value::Switch),
+            Self::Count => match word.parse::<u64>() {
+                Ok(number) if number > 0 => Ok(Value::Number(number)),
+                _ => Err(format!("{word:?} is not a whole number above 0")),
+            },
+            Self::Bytes => parse_bytes(word).map(Value::Number),
+            Self::Duration => parse_duration(word).map(Value::Duration),
+            Self::Path if word.is_empty() => Err("a path must not be empty".to_owned()),
+            Self::Path => Ok(Value::Path(word.into())),
+            Self::Variables => Err("a list is wanted".to_owned()),
+        }
+    }
+}
+
+/// Reads a switch as Go's flags do.
+fn parse_switch(word: &str) -> Result<bool, String> {
+    match word {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("{word:?} is neither true nor false")),
+    }
+}
+
+fn parse_variables(words: &[String]) -> Result<Vec<String>, String> {
+    for word in words {
+        let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name);
+        if name.is_empty() || word.contains('\0') {
+            return Err("a variable is written NAME or NAME=VALUE".to_owned());
+        }
+    }
+    Ok(words.to_vec())
+}
+
+/// The setting with this key.
+pub(crate) fn by_key(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// The setting with this flag.
+pub(crate) fn by_flag(flag: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.flag == flag)
+}
+
+const fn setting(
+    key: &'static str,
+    flag: &'static str,
+    variable: Option<&'static str>,
+    kind: Kind,
+    default: Option<&'static str>,
+    origin: Origin,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        flag,
+        variable,
+        kind,
+        default,
+        origin,
+        help,
+    }
+}
+
+use Kind::{Address, Bytes, Count, Duration as Time, LogFormat, Path, Switch, Text, Variables};
+use Origin::{Ours, Reference, WithoutEffect};
+
+/// All of them, in the order in which people read them.
+#[rustfmt::skip]
+pub(crate) static SETTINGS: &[Setting] = &[
+    setting("data-dir", "data-dir", Some(env::DATA_DIR), Path, Some("/var/lib/sandbox/tasks"), Reference,
+        "Directory of records and output: <data-dir>/<task>/stdout.log and stderr.log"),
+    setting("listen-addr", "listen-addr", Some(env::LISTEN_ADDR), Address, Some("0.0.0.0:5758"), Reference,
+        "Address and port of the API; `none` for no TCP at all"),
+    setting("unix-socket", "unix-socket", Some(env::UNIX_SOCKET), Path, None, Ours,
+        "Unix socket that the API is served on as well, for the owner and root only"),
+    setting("drain-timeout", "drain-timeout", Some(env::DRAIN_TIMEOUT), Time, Some("30s"), Ours,
+        "How long requests in flight may take when the daemon stops"),
+    setting("plugin-dir", "plugin-dir", Some(env::PLUGIN_DIR), Path, None, Ours,
+        "Folder with plugins beside the built-in ones; reserved, not read by this version"),
+    setting("limits.max-running", "max-running", Some(env::MAX_RUNNING), Count, Some("10000"), Ours,
+        "How many tasks run at once; the others wait for their turn"),
+    setting("limits.max-tasks", "max-tasks", Some(env::MAX_TASKS), Count, Some("100000"), Ours,
+        "How many tasks are kept on record, ended ones included; more are refused"),
+    setting("limits.output-cap", "output-cap", Some(env::OUTPUT_CAP), Bytes, Some("64MiB"), Ours,
+        "How much of each output stream of a task is kept: its head and its tail"),
+    setting("limits.max-body", "max-body", Some(env::MAX_BODY), Bytes, Some("8MiB"), Ours,
+        "The largest request body that is taken"),
+    setting("auth.token-file", "token-file", Some(env::AUTH_TOKEN_FILE), Path, None, Ours,
+        "File with the tokens that the API accepts, `SCOPE TOKEN` on each line; read, submit or admin"),
+    setting("tasks.env", "task-env", Some(env::TASK_ENV), Variables, None, Ours,
+        "Variable that every task inherits (NAME) or is given (NAME=VALUE); may be repeated"),
+    setting("log.level", "log-level", Some(env::LOG_LEVEL), Text, Some("info"), Ours,
+        "What is logged: error, warn, info, debug, trace, or directives as `taskwright_store=debug`"),
+    setting("log.format", "log-format", Some(env::LOG_FORMAT), LogFormat, Some("text"), Ours,
+        "How log lines look on standard error"),
+    setting("sidecar.enabled", "enable-sidecar-mode", Some(env::ENABLE_SIDECAR_MODE), Switch, Some("false"), Reference,
+        "Run process tasks inside the main container; this version refuses such tasks"),
+    setting("sidecar.main-container-name", "main-container-name", Some(env::MAIN_CONTAINER_NAME), Text, Some("main"), Reference,
+        "The main container's name in sidecar mode"),
+    setting("container.enabled", "enable-container-mode", Some(env::ENABLE_CONTAINER_MODE), Switch, Some("false"), Reference,
+        "Take container tasks; this version refuses such tasks"),
+    setting("container.cri-socket", "cri-socket", Some(env::CRI_SOCKET), Path, Some("/var/run/containerd/containerd.sock"), Reference,
+        "The container runtime's socket in container mode"),
+    setting("reconcile-interval", "reconcile-interval", None, Time, Some("500ms"), WithoutEffect,
+        "Accepted without effect: nothing is polled, an end is known at once"),
+    setting("log.dir", "log-dir", None, Text, None, WithoutEffect,
+        "Accepted without effect: logs go to standard error"),
+    setting("log.max-size", "log-max-size", None, Text, None, WithoutEffect,
+        "Accepted without effect: whoever keeps standard error rotates it"),
+    setting("log.max-backups", "log-max-backups", None, Text, None, WithoutEffect,
+        "Accepted without effect: whoever keeps standard error rotates it"),
+    setting("log.max-age", "log-max-age", None, Text, None, WithoutEffect,
+        "Accepted without effect: whoever keeps standard error rotates it"),
+];
