@@ -36,6 +36,9 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How long limits that passed while no daemon was there wait for ends that came before them.
 const LONGEST_SETTLING: Duration = Duration::from_secs(10);
+/// How long the news that a task runs waits for company. Nothing is lost with it, because the
+/// supervisor knows the process; and most short tasks end within this time, which saves a sync.
+const LINGER: Duration = Duration::from_millis(2);
 /// How long a look at a task's output may take.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
@@ -111,6 +114,8 @@ pub enum Message {
         prepared: Prepared,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Submitted, SubmitError>>,
+        /// Where the end goes, if the client waits for it.
+        waiter: Option<Waiter>,
     },
     /// Make a namespace hold these tasks.
     Set {
@@ -192,6 +197,7 @@ enum Reply {
     Submit(
         oneshot::Sender<Result<Submitted, SubmitError>>,
         Result<Submitted, SubmitError>,
+        Option<Waiter>,
     ),
     Set(
         oneshot::Sender<Result<SetAnswer, ControlError>>,
@@ -332,6 +338,10 @@ impl<J: Journal> Dispatcher<J> {
         loop {
             if !more_to_do && self.held.is_empty() {
                 self.gather(&mut requests, &mut facts).await;
+                if requests.is_empty() && facts.iter().all(can_linger) {
+                    let more = self.gather(&mut requests, &mut facts);
+                    let _nothing_came = tokio::time::timeout(LINGER, more).await;
+                }
             }
             while facts.len() < MOST_PER_TURN
                 && let Ok(fact) = self.facts.try_recv()
@@ -465,8 +475,13 @@ impl<J: Journal> Dispatcher<J> {
 
     fn take_request(&mut self, request: Message, now: Timestamp) -> Option<Reply> {
         match request {
-            Message::Submit { prepared, reply } => {
-                Some(Reply::Submit(reply, self.book.submit(prepared, now)))
+            Message::Submit {
+                prepared,
+                reply,
+                waiter,
+            } => {
+                let submitted = self.book.submit(prepared, now);
+                Some(Reply::Submit(reply, submitted, waiter))
             }
             Message::Set {
                 namespace,
@@ -588,12 +603,15 @@ impl<J: Journal> Dispatcher<J> {
         });
     }
 
-    fn answer(&self, reply: Reply) {
+    fn answer(&mut self, reply: Reply) {
         match reply {
-            Reply::Submit(reply, Err(error)) => {
+            Reply::Submit(reply, Err(error), _) => {
                 let _ = reply.send(Err(error));
             }
-            Reply::Submit(reply, Ok(submitted)) => {
+            Reply::Submit(reply, Ok(submitted), waiter) => {
+                if let Some(waiter) = waiter {
+                    self.add_waiter(submitted.task.id, waiter);
+                }
                 // It may have been launched in the same turn: answer with what is durable.
                 let task = self.view.by_id(submitted.task.id).unwrap_or(submitted.task);
                 let replayed = submitted.replayed;
@@ -687,13 +705,23 @@ fn keep_newest(held: &mut Vec<Fact>) {
     *held = newest;
 }
 
+fn can_linger(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Event {
+            event: Event::Started { .. },
+            ..
+        }
+    )
+}
+
 fn refuse(reply: Reply, error: &CommitError) {
     let refused = || ControlError::Store {
         message: error.message.clone(),
         disk_full: error.disk_full,
     };
     match reply {
-        Reply::Submit(reply, _) => {
+        Reply::Submit(reply, ..) => {
             let _ = reply.send(Err(refused().into()));
         }
         Reply::Set(reply, ..) => {

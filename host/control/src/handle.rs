@@ -10,7 +10,7 @@ use taskwright_model::{AttemptNumber, Namespace, RuntimeName, Task, TaskId, Task
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempts::Attempts;
-use crate::dispatcher::Message;
+use crate::dispatcher::{Message, TaskAnswer, Waiter};
 use crate::feed::Feed;
 use crate::port::{
     Clock, FeedEntry, Outputs, Plugins, SpecProblem, Strategies, StrategyError, StrategyTask,
@@ -56,15 +56,53 @@ pub struct Health {
     pub closing: bool,
 }
 
+/// The end of a task that was just submitted.
+pub struct Ending(oneshot::Receiver<TaskAnswer>);
+
+impl Ending {
+    /// The ended task; `None` when it has not ended after `at_most` (cut to [`LONGEST_WAIT`]), or
+    /// when too many wait already.
+    pub async fn within(self, at_most: Duration) -> Option<Arc<Task>> {
+        let answer = tokio::time::timeout(at_most.min(LONGEST_WAIT), self.0).await;
+        answer.ok()?.ok()?.ok()?
+    }
+}
+
 impl Control {
     /// Accepts a task: resolved, checked by its strategy, durable when this returns.
     ///
     /// # Errors
     /// [`SubmitError`]; nothing was stored then.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
+        self.hand_over(submission, None).await
+    }
+
+    /// As [`Control::submit`], and waits for the end from the same turn on: one visit to the loop
+    /// instead of two.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was stored then.
+    pub async fn submit_and_follow(
+        &self,
+        submission: Submission,
+    ) -> Result<(Submitted, Ending), SubmitError> {
+        let (waiter, ending) = oneshot::channel();
+        let submitted = self.hand_over(submission, Some(waiter)).await?;
+        Ok((submitted, Ending(ending)))
+    }
+
+    async fn hand_over(
+        &self,
+        submission: Submission,
+        waiter: Option<Waiter>,
+    ) -> Result<Submitted, SubmitError> {
         let prepared = self.prepare(submission).await?;
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Submit { prepared, reply })?;
+        self.send(Message::Submit {
+            prepared,
+            reply,
+            waiter,
+        })?;
         answer.await.map_err(|_| ControlError::Closed)?
     }
 

@@ -30,7 +30,7 @@ mod tests;
 pub mod view;
 
 pub use dispatcher::{Config, Parts, Running, start};
-pub use handle::Control;
+pub use handle::{Control, Ending};
 pub use request::{
     ControlError, IdempotencyKey, Page, Selector, SetAnswer, SetElement, SetProblem, Submission,
     SubmitError, Submitted,

@@ -32,8 +32,36 @@ pub(crate) fn normalise(argv: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
             }
         }
     }
+    let mut words = connect_flags_last(words);
     words.insert(0, program);
     words
+}
+
+/// Which daemon to speak to may be said before the verb, too: `taskwright --server URL list`.
+fn connect_flags_last(mut words: Vec<OsString>) -> Vec<OsString> {
+    let mut flags = Vec::new();
+    while let Some(length) = words.first().and_then(|word| connect_flag(word)) {
+        flags.extend(words.drain(..length.min(words.len())));
+    }
+    let verb = words.first().and_then(|word| word.to_str());
+    let verb_words = match verb {
+        Some("plugin" | "config") => 2,
+        _ => 1,
+    };
+    let after_verb = verb_words.min(words.len());
+    words.splice(after_verb..after_verb, flags);
+    words
+}
+
+/// How many words this flag and its value are, if it says which daemon to speak to.
+fn connect_flag(word: &OsStr) -> Option<usize> {
+    let text = word.to_str()?.strip_prefix("--")?;
+    let (name, has_value) = match text.split_once('=') {
+        Some((name, _)) => (name, true),
+        None => (text, false),
+    };
+    let known = matches!(name, "server" | "token" | "token-file");
+    known.then_some(if has_value { 1 } else { 2 })
 }
 
 /// `word` with two dashes, if it is a flag of `serve` with one dash or two.
@@ -74,6 +102,19 @@ mod tests {
             "taskwright -config=/etc/x",
             "taskwright serve --config=/etc/x",
         );
+    }
+
+    #[test]
+    fn the_daemon_may_be_named_before_the_verb() {
+        check(
+            "taskwright --server http://x list -o json",
+            "taskwright list --server http://x -o json",
+        );
+        check(
+            "taskwright --server=http://x --token t plugin inspect p",
+            "taskwright plugin inspect --server=http://x --token t p",
+        );
+        check("taskwright --server", "taskwright --server");
     }
 
     #[test]

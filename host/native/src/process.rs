@@ -1,7 +1,7 @@
 //! Facts of `/proc`. A process is its pid *and* its start time, never a pid alone.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{Pid, PidfdFlags};
@@ -38,7 +38,11 @@ impl Stat {
 /// # Errors
 /// `NotFound` when there is no such process.
 pub fn stat(pid: i32) -> io::Result<Stat> {
-    parse_stat(&fs::read(format!("/proc/{pid}/stat"))?)
+    // One read into a buffer that is always large enough: a name has at most 64 bytes, and each
+    // of the 51 other fields at most 20 digits.
+    let mut line = [0; 2048];
+    let length = File::open(format!("/proc/{pid}/stat"))?.read(&mut line)?;
+    parse_stat(line.get(..length).unwrap_or_default())
         .ok_or_else(|| io::Error::other("unreadable process status"))
 }
 
@@ -106,6 +110,15 @@ pub fn has_environment(pid: i32, line: &str) -> bool {
         env.split(|byte| *byte == 0)
             .any(|one| one == line.as_bytes())
     })
+}
+
+/// The arguments `pid` was started with, each ended by NUL; empty for a zombie. Between fork and
+/// exec a child has those of its parent.
+///
+/// # Errors
+/// When there is no such process.
+pub fn command_line(pid: i32) -> io::Result<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/cmdline"))
 }
 
 /// This boot of the machine: process ids and start times mean nothing in another.

@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
+use std::sync::OnceLock;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
@@ -127,6 +128,7 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, SpawnFault> {
             .map(|(rlim_cur, rlim_max)| libc::rlimit { rlim_cur, rlim_max }),
         oom_score: command.oom_score.map_or(ptr::null(), CStr::as_ptr),
         oom_score_length: command.oom_score.map_or(0, |text| text.to_bytes().len()),
+        signals: ignored_signals(),
         failed_step: 0,
         errno: 0,
     };
@@ -163,8 +165,24 @@ fn clone_with_signals_blocked(
     })
 }
 
+/// EINVAL is the answer of kernels that have clone3 and not all of its flags.
 fn clone3_is_missing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)
+    )
+}
+
+/// The signals that this process ignores, which a child would go on ignoring. Looked at once:
+/// whoever spawns has arranged its signals before. All of them where nobody can tell.
+fn ignored_signals() -> u64 {
+    static IGNORED: OnceLock<u64> = OnceLock::new();
+    *IGNORED.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .unwrap_or(u64::MAX)
+    })
 }
 
 /// Whether a clone into a cgroup failed because of the cgroup, so that joining by a write is

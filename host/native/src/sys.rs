@@ -32,6 +32,8 @@ pub(crate) struct ChildPlan {
     /// What to write to `oom_score_adj`, or null.
     pub(crate) oom_score: *const c_char,
     pub(crate) oom_score_length: usize,
+    /// The signals to set back to their defaults, as bits from signal 1 on.
+    pub(crate) signals: u64,
     /// The child's answer: which step failed (0: none), with which errno.
     pub(crate) failed_step: u32,
     pub(crate) errno: c_int,
@@ -103,6 +105,8 @@ struct CloneArgs {
 }
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Handlers become defaults in the child; what is ignored stays ignored.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const BASE_FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
 
 /// Starts a child that runs [`child_main`] with `plan`; returns when it has executed or ended.
@@ -114,7 +118,7 @@ pub(crate) fn clone3_child(
     cgroup: Option<BorrowedFd<'_>>,
 ) -> io::Result<(i32, OwnedFd)> {
     let mut pidfd: c_int = -1;
-    let mut flags = u64::from(BASE_FLAGS.cast_unsigned());
+    let mut flags = u64::from(BASE_FLAGS.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
     if cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }
@@ -150,6 +154,8 @@ pub(crate) fn clone_child(
     extern "C" fn entry(plan: *mut c_void) -> c_int {
         child_main(plan)
     }
+    // Without CLONE_CLEAR_SIGHAND the child sets every handler back itself.
+    plan.signals = u64::MAX;
     let mut pidfd: c_int = -1;
     // SAFETY: one past the end of the mapping that `stack` owns: where a stack that grows down
     // begins.
@@ -309,7 +315,7 @@ unsafe fn prepare_and_execute(plan: *mut ChildPlan) -> (u32, c_int) {
         if libc::syscall(libc::SYS_chdir, (*plan).working_dir) < 0 {
             return (STEP_WORKING_DIR, last_errno());
         }
-        default_signals();
+        default_signals((*plan).signals);
         (STEP_EXEC, execute(plan))
     }
 }
@@ -343,22 +349,22 @@ struct KernelSigaction {
 
 /// # Safety
 /// Only in the child: handlers of the parent are a copy there.
-unsafe fn default_signals() {
+unsafe fn default_signals(signals: u64) {
     const MASK_BYTES: usize = 8;
     let default = KernelSigaction { words: [0; 4] };
     let nothing_blocked: u64 = 0;
     // SAFETY: both calls read the values above and write nothing.
     unsafe {
-        let mut signal: c_int = 1;
-        while signal <= 64 {
+        let mut left = signals;
+        while left != 0 {
             libc::syscall(
                 libc::SYS_rt_sigaction,
-                signal,
+                left.trailing_zeros() + 1,
                 ptr::from_ref(&default),
                 ptr::null::<KernelSigaction>(),
                 MASK_BYTES,
             );
-            signal += 1;
+            left &= left - 1;
         }
         libc::syscall(
             libc::SYS_rt_sigprocmask,

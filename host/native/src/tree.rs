@@ -6,6 +6,7 @@
 //! | cgroup1 | a v1 freezer group | freeze, KILL each, thaw |
 //! | scan | session, parents, mark in the environment | KILL each, again until none is found |
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -74,6 +75,10 @@ pub struct Trees {
     counts_memory: bool,
     pool: Vec<GroupNumber>,
     next: GroupNumber,
+    /// Groups that were killed as a whole; see [`Trees::give_back`].
+    killed: HashSet<GroupNumber>,
+    /// The first group that was made here and not found.
+    first: GroupNumber,
 }
 
 /// How a new process comes into its tree.
@@ -137,10 +142,13 @@ impl Trees {
             counts_memory,
             pool: Vec::new(),
             next: 1,
+            killed: HashSet::new(),
+            first: 1,
         };
         for number in trees.existing() {
             trees.next = trees.next.max(number + 1);
         }
+        trees.first = trees.next;
         trees
     }
 
@@ -246,8 +254,14 @@ impl Trees {
     }
 
     /// An empty group is not needed any more.
+    ///
+    /// One that was ever killed as a whole is not used again: kernels from 6.14 on (seen with
+    /// 6.18) count those kills, compare the count of the group a process is born *into* with
+    /// the one it is forked *from*, and kill the newborn when they differ. What an earlier
+    /// supervisor did to a group is not known, so its groups are not used again either.
     pub fn give_back(&mut self, group: GroupNumber) {
-        if self.pool.len() < MOST_POOLED && !self.counts_memory {
+        let clean = !self.killed.remove(&group) && group >= self.first;
+        if clean && self.pool.len() < MOST_POOLED && !self.counts_memory {
             self.pool.push(group);
         } else {
             let _found_again_at_the_next_start = cgroup::remove(&self.path(group));
@@ -301,7 +315,7 @@ impl Trees {
 
     /// One round of killing a tree; true when nothing of it lives. Ask again until it is so:
     /// dying takes a moment, and without groups a tree can outrun one round.
-    pub fn kill(&self, group: Option<GroupNumber>, seed: &Seed<'_>) -> bool {
+    pub fn kill(&mut self, group: Option<GroupNumber>, seed: &Seed<'_>) -> bool {
         let Some(group) = group else {
             return self.signal(None, seed, libc::SIGKILL).is_empty();
         };
@@ -310,6 +324,7 @@ impl Trees {
         }
         let path = self.path(group);
         if self.level == TreeLevel::Cgroup2 && fs::write(path.join("cgroup.kill"), "1").is_ok() {
+            self.killed.insert(group);
             return self.is_empty(group);
         }
         let state = path.join("freezer.state");

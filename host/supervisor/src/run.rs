@@ -89,6 +89,7 @@ fn background(options: &SuperviseOptions, place: &Place, messages: &File, ready:
         let _nobody_else_to_tell = writeln!(&*messages, "{what}: {error}");
     };
     daemonize::own_session();
+    daemonize::go_first();
     if let Err(error) = leave_standard_files(messages) {
         return failed("set up standard files", error);
     }

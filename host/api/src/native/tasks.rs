@@ -1,5 +1,6 @@
 //! One task: create, get, delete, wait, stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -79,20 +80,30 @@ pub(crate) async fn create_task(
     drop(value);
     let key = state.key(wanted.name);
     let submission = Submission {
-        key: key.clone(),
+        key,
         spec: wanted.spec.into(),
         idempotency,
     };
-    let submitted = state.control.submit(submission).await?;
-    let mut task = submitted.task;
-    // The task is accepted, whatever becomes of the waiting: too many may wait already, and
-    // another task may have the name by now.
-    if let Some(at_most) = wait
-        && let Ok(Some(ended)) = wait_for(&state, &key, at_most).await
-        && ended.id == task.id
-    {
-        task = ended;
-    }
+    let (submitted, task) = match wait {
+        None => {
+            let submitted = state.control.submit(submission).await?;
+            let task = submitted.task.clone();
+            (submitted, task)
+        }
+        Some(at_most) => {
+            let (submitted, ending) = state.control.submit_and_follow(submission).await?;
+            // The task is accepted, whatever becomes of the waiting.
+            let ended = tokio::select! {
+                ended = ending.within(at_most) => ended,
+                () = state.shutdown.cancelled() => None,
+            };
+            let present = || state.control.get(&submitted.task.key);
+            let same = |task: &Arc<Task>| task.id == submitted.task.id;
+            let task = ended.or_else(present).filter(same);
+            let task = task.unwrap_or_else(|| submitted.task.clone());
+            (submitted, task)
+        }
+    };
     let mut response = answer(StatusCode::CREATED, &task, &caller);
     if submitted.replayed {
         let yes = HeaderValue::from_static("true");
@@ -207,7 +218,7 @@ async fn wait_for(
     state: &ApiState,
     key: &TaskKey,
     at_most: Duration,
-) -> Result<Option<std::sync::Arc<Task>>, ControlError> {
+) -> Result<Option<Arc<Task>>, ControlError> {
     tokio::select! {
         found = state.control.wait(key, at_most) => found,
         () = state.shutdown.cancelled() => Ok(state.control.get(key)),

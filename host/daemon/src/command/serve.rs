@@ -1,5 +1,7 @@
 //! `taskwright serve`: the daemon.
 
+use std::num::NonZero;
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -34,8 +36,16 @@ fn start(args: &ServeArgs) -> anyhow::Result<()> {
     });
     let config = Config::from_settings(&settings)?;
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .build()
         .context("start the runtime")?
         .block_on(serve::run(config))
+}
+
+/// Half of the processors: the rest is for the tasks. On a small machine one worker is faster
+/// than two, which wake each other up for every step of a task.
+fn workers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (processors / 2).max(1)
 }

@@ -10,9 +10,9 @@ use rustix::process::{Resource, getrlimit};
 use crate::versions;
 
 /// Bounds of every histogram of seconds: from a plugin call to a task of hours.
-const SECONDS: [f64; 18] = [
-    0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5,
-    1.0, 5.0, 30.0, 120.0, 600.0, 3600.0,
+const SECONDS: [f64; 22] = [
+    0.000_005, 0.000_01, 0.000_015, 0.000_02, 0.000_03, 0.000_05, 0.000_1, 0.000_25, 0.000_5,
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0,
 ];
 /// How often samples are folded into their buckets, so that they do not pile up unread.
 const UPKEEP: Duration = Duration::from_secs(10);

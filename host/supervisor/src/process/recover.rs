@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use taskwright_capability::UnitEnd;
 use taskwright_model::{ProcessIdentity, Timestamp, UnitKey};
@@ -105,6 +106,19 @@ enum Fate {
     NeverStarted,
     Unknown,
 }
+
+/// What a look at the guardian's children shows.
+enum Seen {
+    Main(ProcessIdentity),
+    /// A child that an earlier supervisor forked is on its way to its program.
+    SomebodyStarting,
+    NamelessZombie,
+    Nothing,
+}
+
+/// How long a child may take from fork to its program; and the pause between two looks at it.
+const STARTING_TIME: Duration = Duration::from_secs(2);
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 impl Supervisor {
     pub(super) fn take_over(&mut self, history: History, since: Continuity) -> io::Result<()> {
@@ -229,20 +243,38 @@ impl Supervisor {
         if !same_boot || since == Continuity::Broken {
             return Fate::Unknown;
         }
-        // The guardian lived on and takes nothing away before it is written down, so the main
-        // process is its child, alive or a zombie: the oldest session leader in the group.
+        let until = Instant::now() + STARTING_TIME;
+        loop {
+            match self.look_for(intent) {
+                Seen::Main(process) => return Fate::Started(process),
+                Seen::NamelessZombie => return Fate::Unknown,
+                Seen::Nothing => return Fate::NeverStarted,
+                Seen::SomebodyStarting if Instant::now() < until => std::thread::sleep(LOOK_PAUSE),
+                Seen::SomebodyStarting => return Fate::Unknown,
+            }
+        }
+    }
+
+    /// The guardian lived on and takes nothing away before it is written down, so the main
+    /// process is its child, alive or a zombie: the oldest session leader in the group.
+    fn look_for(&self, intent: &Intent) -> Seen {
         let guardian = daemonize::parent();
+        let own = daemonize::this_process();
+        let own_command = process::command_line(own).unwrap_or_default();
         let mark = mark(&intent.unit);
-        let mut nameless_zombie = false;
+        let (mut nameless_zombie, mut starting) = (false, false);
         let mut found: Vec<ProcessIdentity> = Vec::new();
         for pid in process::all() {
             let Ok(stat) = process::stat(pid) else {
                 continue;
             };
-            if stat.parent != guardian
-                || stat.session != pid
-                || self.units.running_as(pid).is_some()
-            {
+            if stat.parent != guardian || pid == own || self.units.running_as(pid).is_some() {
+                continue;
+            }
+            if stat.session != pid {
+                // Its parent was killed right after the fork: it has no session, and perhaps no
+                // group, of its own yet, and goes on to its program all the same.
+                starting |= process::command_line(pid).is_ok_and(|its| its == own_command);
                 continue;
             }
             let ours = match intent.group {
@@ -259,12 +291,15 @@ impl Supervisor {
                     pid: pid.cast_unsigned(),
                     start_ticks: stat.start_ticks,
                 });
+            } else {
+                starting |= process::command_line(pid).is_ok_and(|its| its == own_command);
             }
         }
         match found.into_iter().min_by_key(|it| (it.start_ticks, it.pid)) {
-            Some(process) => Fate::Started(process),
-            None if nameless_zombie => Fate::Unknown,
-            None => Fate::NeverStarted,
+            Some(process) => Seen::Main(process),
+            None if starting => Seen::SomebodyStarting,
+            None if nameless_zombie => Seen::NamelessZombie,
+            None => Seen::Nothing,
         }
     }
 
