@@ -19,6 +19,7 @@ mod bare;
 mod client;
 mod component;
 mod daemon;
+mod groups;
 mod machine;
 mod notice;
 mod place;

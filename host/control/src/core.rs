@@ -131,6 +131,12 @@ impl Book {
         self.names.get(key).and_then(|id| self.tasks.get(id))
     }
 
+    /// How many attempts are under way.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.active
+    }
+
     /// When something is due next.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {

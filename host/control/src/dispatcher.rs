@@ -39,6 +39,10 @@ const LONGEST_SETTLING: Duration = Duration::from_secs(10);
 /// How long the news that a task runs waits for company. Nothing is lost with it, because the
 /// supervisor knows the process; and most short tasks end within this time, which saves a sync.
 const LINGER: Duration = Duration::from_millis(2);
+/// With as many attempts under way, more is about to happen: a turn waits a moment for it, so that
+/// one sync serves many. With fewer, waiting would only cost time.
+const CROWD: usize = 16;
+const COMPANY: Duration = Duration::from_millis(1);
 /// How long a look at a task's output may take.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
@@ -341,6 +345,9 @@ impl<J: Journal> Dispatcher<J> {
                 if requests.is_empty() && facts.iter().all(can_linger) {
                     let more = self.gather(&mut requests, &mut facts);
                     let _nothing_came = tokio::time::timeout(LINGER, more).await;
+                }
+                if self.book.active() >= CROWD {
+                    tokio::time::sleep(COMPANY).await;
                 }
             }
             while facts.len() < MOST_PER_TURN

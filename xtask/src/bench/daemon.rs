@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::client::{Connection, Request};
+use super::groups;
 use super::place::{self, Home, Place};
 
 /// How long a daemon may take to be ready, and to go down.
@@ -160,7 +161,9 @@ impl Daemon {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).context("stop the daemon")?;
         place::wait_for_death(self.child.id() as i32, LONGEST_STOP)?;
         self.child.wait()?;
-        place.clear()
+        place.clear()?;
+        groups::remove(&data_dir(place).join(".taskwright/supervisor"));
+        Ok(())
     }
 }
 
@@ -213,13 +216,41 @@ pub(super) struct Metrics(String);
 impl Metrics {
     /// The sum of every sample named `name` whose labels hold `label`; 0 where there is none.
     pub(super) fn sum(&self, name: &str, label: &str) -> f64 {
-        let sample = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            let (labels, value) = rest.rsplit_once(' ')?;
+        self.sum_of(name, &[label])
+    }
+
+    /// The sum of every sample named `name` whose labels hold all of `wanted`.
+    pub(super) fn sum_of(&self, name: &str, wanted: &[&str]) -> f64 {
+        let samples = self.samples(name);
+        let fits = |labels: &str| wanted.iter().all(|label| labels.contains(label));
+        samples
+            .filter(|(labels, _)| fits(labels))
+            .map(|(_, value)| value)
+            .sum()
+    }
+
+    /// The upper bounds of a histogram's buckets, as they are written, smallest first.
+    pub(super) fn bounds(&self, name: &str) -> Vec<String> {
+        let mut bounds = Vec::new();
+        for (labels, _) in self.samples(name) {
+            let bound = labels
+                .split_once("le=\"")
+                .and_then(|(_, rest)| rest.split_once('"'));
+            if let Some((bound, _)) = bound
+                && !bounds.iter().any(|known| known == bound)
+            {
+                bounds.push(bound.to_owned());
+            }
+        }
+        bounds
+    }
+
+    fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        self.0.lines().filter_map(move |line| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
             let whole = labels.is_empty() || labels.starts_with('{');
-            (whole && labels.contains(label)).then(|| value.parse::<f64>().ok())?
-        };
-        self.0.lines().filter_map(sample).sum()
+            whole.then_some((labels, value.parse().ok()?))
+        })
     }
 }
 

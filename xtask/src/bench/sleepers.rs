@@ -41,7 +41,6 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Table> {
     let fall = daemon.delete_all()?;
     daemon.stop(&place)?;
 
-    let most = 64.0 * 1_048_576.0 * sleepers as f64 / 10_000.0;
     Ok(Table {
         id: "d",
         title: "Sleeping tasks",
@@ -56,7 +55,7 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Table> {
                 "memory beyond the base",
                 held,
                 Unit::Bytes,
-                Goal::AtMost(most),
+                Goal::AtMost(64.0 * 1_048_576.0),
             ),
             Row::fact(
                 "memoryPerTask",

@@ -132,6 +132,10 @@ pub(crate) async fn readyz(State(state): Shared) -> Response {
     responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"))
 )]
 pub(crate) async fn metrics(State(state): Shared) -> Response {
+    // Kept by the loop anyway, so it is looked at when somebody asks and not at every change.
+    for (word, count) in state.control.counts() {
+        metrics::gauge!("taskwright_tasks", "state" => word).set(count as f64);
+    }
     let text = (state.metrics)();
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

@@ -1,5 +1,8 @@
 //! Whether the machine was restarted since a daemon last worked in this data directory.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -43,7 +46,11 @@ impl Boot {
             return Ok(());
         };
         let fresh = self.path.with_extension("tmp");
-        std::fs::write(&fresh, present)
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options
+            .open(&fresh)
+            .and_then(|mut file| file.write_all(present.as_bytes()))
             .and_then(|()| std::fs::rename(&fresh, &self.path))
             .with_context(|| format!("write {}", self.path.display()))
     }

@@ -5,10 +5,12 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use taskwright_api::Listener;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::time::Instant;
 
 use super::port_holder;
 use crate::failure::{Advise as _, advised};
@@ -59,7 +61,7 @@ pub(crate) async fn bind(tcp: Option<&str>, unix: Option<&Path>) -> anyhow::Resu
 }
 
 async fn bind_tcp(address: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
+    bind_patiently(address)
         .await
         .map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => {
@@ -79,6 +81,22 @@ async fn bind_tcp(address: &str) -> anyhow::Result<TcpListener> {
                 "write --listen-addr as ADDRESS:PORT, with an address of this machine",
             ),
         })
+}
+
+/// A daemon that was killed while it started a supervisor leaves its socket to that child
+/// until the child is its own program: the port may be free a moment later.
+async fn bind_patiently(address: &str) -> io::Result<TcpListener> {
+    const PATIENCE: Duration = Duration::from_millis(500);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn is_exposed(address: SocketAddr) -> bool {
