@@ -26,10 +26,12 @@ pub(crate) fn check() -> Result<()> {
         "warnings",
     ];
     step("lints", &mut cargo(&lints))?;
+    // For their own target: some of what guests do exists nowhere else.
     let lints = [
         "clippy",
-        "--all-targets",
         "--locked",
+        "--target",
+        "wasm32-wasip2",
         "--",
         "-D",
         "warnings",

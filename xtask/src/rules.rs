@@ -9,6 +9,7 @@ use crate::shell::root;
 
 /// A file longer than this has a second subject.
 const MOST_LINES: usize = 800;
+const WORD: &str = "unsafe";
 /// The only places where `unsafe` may stand (docs/adr/0003).
 const UNSAFE_PLACES: [&str; 2] = ["host/native/src/sys", "host/engine/src/cache.rs"];
 
@@ -56,7 +57,9 @@ fn look_at(path: &Path, faults: &mut Vec<String>) -> Result<()> {
         if code.trim_start().starts_with("#[allow(") || code.trim_start().starts_with("#![allow(") {
             faults.push(format!("{name}:{at}: `allow`; say `expect` with a reason"));
         }
-        let says_unsafe = code.contains("unsafe {") || code.contains("unsafe fn");
+        let says_unsafe = ["{", "fn", "impl"]
+            .iter()
+            .any(|next| code.contains(&format!("{WORD} {next}")));
         if says_unsafe && !UNSAFE_PLACES.iter().any(|place| name.starts_with(place)) {
             faults.push(format!("{name}:{at}: unsafe outside of its places"));
         }

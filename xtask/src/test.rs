@@ -20,7 +20,7 @@ pub(crate) fn test(words: &[String]) -> Result<()> {
     )?;
     step(
         "tests of the plugins",
-        &mut check::in_plugins(&["test", "--locked"]),
+        &mut check::in_plugins(&["test", "--locked", "--package", "taskwright-plugin-process"]),
     )?;
     let mut words = vec!["test", "--workspace", "--locked"];
     if quick {

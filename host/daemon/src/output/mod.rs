@@ -65,7 +65,7 @@ pub(crate) fn write(bytes: &[u8]) -> anyhow::Result<()> {
 /// Writes `text` to standard output.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     write(text.as_bytes())
 }
@@ -78,7 +78,7 @@ pub(crate) fn note(line: &str) {
 /// Prints `value` as JSON or YAML. Any other format is for the caller to show: `false`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(crate) fn structured(format: Format, value: &Value) -> anyhow::Result<bool> {
     let text = match format {
         Format::Json => serde_json::to_string_pretty(value)? + "\n",
