@@ -3,7 +3,7 @@
 //! The dispatcher opens a page with [`Book::begin`], writes on it, takes the
 //! [`Batch`] to the journal, and then either keeps the page ([`Book::keep`])
 //! or tears it out ([`Book::tear_out`]), which restores everything as it was.
-//! All indexes follow from [`Book::replace`], so undo is the same walk backwards.
+//! All indexes follow from `Book::replace`, so undo is the same walk backwards.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -5,7 +5,7 @@
 //! | [`port`] | what the loop needs of the world: journal, strategies, units, clock |
 //! | [`handle`] | [`Control`]: what HTTP handlers and commands ask of the loop |
 //! | [`request`] | the questions and their answers |
-//! | [`core`](crate::core) | the book of tasks: indexes, queue, timers, undo; no async |
+//! | [`mod@core`] | the book of tasks: indexes, queue, timers, undo; no async |
 //! | [`dispatcher`] | the loop: gather, decide, commit, publish, act |
 //! | [`attempts`] | calls to strategies, one after the other for each attempt |
 //! | `orders` | what is to be done about units, in order for each task |

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`argv`] | command lines of the reference executor, made ours |
 //! | [`cli`], [`command`] | the verbs |
-//! | [`settings`], [`env`] | what the daemon is told, and by whom |
+//! | [`settings`], [`mod@env`] | what the daemon is told, and by whom |
 //! | [`serve`] | the daemon: its parts, its start, its end |
 //! | [`client`] | the other side of the API |
 //! | [`output`], [`failure`], [`exit`] | what people and scripts see |

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`table`] | one row for each setting |
 //! | [`flags`] | the flags of `serve`, made from the table |
-//! | [`file`](self::file) | the TOML file, with lines and suggestions |
+//! | [`mod@file`] | the TOML file, with lines and suggestions |
 //! | [`tokens`] | the tokens that the API accepts |
 //! | [`config`] | the settings as typed values |
 //!
