@@ -153,6 +153,53 @@ fn a_fork_bomb_is_wholly_killed() {
     until_all_dead(&daemon);
 }
 
+/// A group of the pids controller (version 1), removed when dropped.
+struct PidsLimit(PathBuf);
+
+impl PidsLimit {
+    fn new(most: u32) -> std::io::Result<Self> {
+        let name = format!("taskwright-test-{}-bomb", std::process::id());
+        let group = PathBuf::from("/sys/fs/cgroup/pids").join(name);
+        std::fs::create_dir(&group)?;
+        let limit = Self(group);
+        std::fs::write(limit.0.join("pids.max"), most.to_string())?;
+        Ok(limit)
+    }
+}
+
+impl Drop for PidsLimit {
+    fn drop(&mut self) {
+        let _still_in_use = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_fork_bomb_within_a_pids_limit_hurts_nobody_else_and_is_wholly_killed() {
+    let limit = match PidsLimit::new(120) {
+        Ok(limit) => limit,
+        Err(error) => {
+            return taskwright_tests::skip(&format!("no group with a pids limit: {error}"));
+        }
+    };
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    let group = limit.0.display();
+    // Never stops trying: what cannot fork ends, and makes room for the next.
+    let script = format!(
+        "trap '' TERM; echo $$ > {group}/cgroup.procs; b() {{ b & b & sleep 60; }}; while :; do b; done"
+    );
+    client.submit(&with_grace(shell("bomb", &script), 0.2));
+    let refused = || std::fs::read_to_string(limit.0.join("pids.events")).unwrap_or_default();
+    eventually(SOON, "the bomb meets its limit", || {
+        !refused().contains("max 0")
+    });
+    client.submit(&shell("neighbour", "exit 7"));
+    assert_eq!(exit_code(&client.until_ended("neighbour", SOON)), 7);
+    client.delete("/tasks/bomb").expect(204);
+    client.until_gone("bomb", SOON);
+    until_all_dead(&daemon);
+}
+
 #[test]
 fn a_tree_that_grows_while_it_is_killed_is_wholly_killed() {
     let daemon = Daemon::start();

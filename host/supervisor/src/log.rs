@@ -84,9 +84,17 @@ impl Log {
         Ok(())
     }
 
-    /// Drops what was gathered and could not be written.
-    pub(crate) fn discard(&mut self) {
-        self.buffer.clear();
+    /// Whether something gathered is not written yet.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Puts one record and writes it with all that was gathered. When that fails this record is
+    /// forgotten again; what was gathered before stays.
+    pub(crate) fn put_now(&mut self, record: &Record) -> io::Result<()> {
+        let before = self.buffer.len();
+        self.put(record);
+        self.flush().inspect_err(|_| self.buffer.truncate(before))
     }
 
     /// Whether most of the file tells of units that are forgotten.

@@ -84,8 +84,9 @@ pub(crate) struct Supervisor {
     parent_dir: Option<(PathBuf, OwnedFd)>,
     /// Units whose main process ended this turn.
     to_tidy: Vec<UnitId>,
-    /// Ended children whose end could not be written down yet; not reaped before it is.
-    unwritten: Vec<OwnedFd>,
+    /// Ended children that are not reaped yet: not before their end is written down, and not
+    /// before it is told, because people wait for that.
+    unreaped: Vec<OwnedFd>,
     purges: Vec<killing::PurgeWaiter>,
     orphans_due: bool,
     left_behind_due: bool,
@@ -141,7 +142,7 @@ impl Supervisor {
             next_session: 1,
             parent_dir: None,
             to_tidy: Vec::new(),
-            unwritten: Vec::new(),
+            unreaped: Vec::new(),
             purges: Vec::new(),
             orphans_due: false,
             left_behind_due: false,
@@ -189,7 +190,18 @@ impl Supervisor {
         }
         self.write_down();
         self.speak();
+        self.reap_written();
         self.tidy_up();
+    }
+
+    /// Reaps the children whose end is written down.
+    fn reap_written(&mut self) {
+        if self.log.has_unwritten() {
+            return;
+        }
+        for pidfd in self.unreaped.drain(..) {
+            let _its_status_is_written = taskwright_native::exit::reap(&pidfd);
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -223,9 +235,6 @@ impl Supervisor {
             say(&format!("the log cannot be written, trying again: {error}"));
             self.set_timer(Duration::from_secs(1), Timer::WriteAgain);
             return false;
-        }
-        for pidfd in self.unwritten.drain(..) {
-            let _its_status_is_written = taskwright_native::exit::reap(&pidfd);
         }
         if self.log.wants_rewriting() {
             let records = std::iter::once(begun(&self.trees))

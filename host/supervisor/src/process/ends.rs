@@ -104,7 +104,7 @@ impl Supervisor {
             self.log.put(&Record::Ended { unit, end });
             ends.push((*id, end));
         }
-        let written = self.write_down();
+        self.write_down();
         for (id, end) in ends {
             let Some(unit) = self.units.get_mut(id) else {
                 continue;
@@ -114,11 +114,7 @@ impl Supervisor {
             {
                 let _was_not_watched = self.epoll.remove(&pidfd);
                 if parent == Parent::Us {
-                    if written {
-                        let _its_status_is_known = exit::reap(&pidfd);
-                    } else {
-                        self.unwritten.push(pidfd);
-                    }
+                    self.unreaped.push(pidfd);
                 }
             }
             self.units.end(id, end);
@@ -147,13 +143,14 @@ impl Supervisor {
             };
             if let Some(id) = self.units.running_as(waited.pid) {
                 self.ended(&[(id, Some(waited.exit))]);
-                if !self.unwritten.is_empty() {
-                    break;
-                }
-                continue;
             }
-            if !self.unwritten.is_empty() || exit::reap_pid(waited.pid).is_err() {
+            // The main processes before it, which would be found here again, are taken away first.
+            self.reap_written();
+            if !self.unreaped.is_empty() {
                 break;
+            }
+            if self.units.running_as(waited.pid).is_none() {
+                let _may_be_reaped_just_now = exit::reap_pid(waited.pid);
             }
             self.look_at_left_behind_soon();
         }

@@ -41,9 +41,7 @@ impl Supervisor {
             lifetime: request.lifetime,
             group,
         };
-        self.log.put(&Record::Intent(intent.clone()));
-        if let Err(error) = self.log.flush() {
-            self.log.discard();
+        if let Err(error) = self.log.put_now(&Record::Intent(intent.clone())) {
             self.give_back(group);
             let detail = format!("the supervisor's log could not be written: {error}");
             return Err(SpawnError::NoRoom { detail });
