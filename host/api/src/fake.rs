@@ -337,8 +337,8 @@ impl Units for NoUnits {
     fn list(&self) -> BoxFuture<'_, Result<Vec<KnownUnit>, String>> {
         async { Ok(Vec::new()) }.boxed()
     }
-    fn last_output(&self, _: Arc<Task>) -> BoxFuture<'_, Option<Timestamp>> {
-        async { None }.boxed()
+    fn last_output(&self, _: Arc<Task>) -> BoxFuture<'_, Result<Option<Timestamp>, String>> {
+        async { Ok(None) }.boxed()
     }
 }
 

@@ -237,6 +237,9 @@ impl From<SubmitError> for Problem {
             .retry_after(1),
             SubmitError::Exists { .. } => Self::new(StatusCode::CONFLICT, message)
                 .hint("delete it first, or choose another name"),
+            SubmitError::KeySpent => {
+                Self::new(StatusCode::CONFLICT, message).hint("use another key to run it once more")
+            }
             SubmitError::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
                 .hint("use a new Idempotency-Key for a request with another body"),
             SubmitError::TooMany { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, message)

@@ -250,6 +250,8 @@ impl Attempts {
             Job::Start => return self.strategies.start(task.clone()).await,
             Job::Event(event) => event,
         };
+        // Nothing is wrong with a task that runs: it is not ended because the machine is slow.
+        let may_wait = matches!(event, StrategyEvent::Recovered | StrategyEvent::Woke);
         let mut offers = 1;
         loop {
             let called = self
@@ -257,9 +259,9 @@ impl Attempts {
                 .on_event(task.clone(), state.clone(), event.clone())
                 .await;
             match called {
-                Err(StrategyError::Host { message }) if offers < MOST_OFFERS => {
+                Err(StrategyError::Host { message }) if offers < MOST_OFFERS || may_wait => {
                     tracing::warn!(task = %task.task.id, %message, "an event is offered again");
-                    offers += 1;
+                    offers = offers.saturating_add(1);
                     tokio::time::sleep(OFFER_PAUSE).await;
                 }
                 other => return other,

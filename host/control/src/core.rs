@@ -8,7 +8,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use taskwright_model::deadline::{Due, next_due};
 use taskwright_model::{
@@ -17,7 +16,7 @@ use taskwright_model::{
 };
 
 use crate::handle::Prepared;
-use crate::port::{Batch, FeedEntry, IdempotencyRecord};
+use crate::port::{Batch, FeedEntry, IdempotencyRecord, KEY_LIFETIME};
 use crate::request::{SetProblem, Submission, SubmitError, Submitted};
 
 /// Timers fired in one turn; the rest come with the next.
@@ -26,8 +25,6 @@ const MOST_DUE_PER_TURN: usize = 1024;
 const MOST_LAUNCHES_PER_TURN: usize = 256;
 /// Idempotency keys remembered.
 const MOST_KEYS: usize = 100_000;
-/// How long an idempotency key is remembered.
-pub const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The limits of the book.
 #[derive(Clone, Copy, Debug)]
@@ -247,11 +244,11 @@ impl Book {
             if used.fingerprint != key.fingerprint {
                 return Err(SubmitError::KeyReused);
             }
-            if let Some(task) = self.tasks.get(&used.task) {
-                let task = task.clone();
-                let replayed = true;
-                return Ok(Submitted { task, replayed });
-            }
+            // Its task was deleted since: running it once more is what the key is to prevent.
+            let task = self.tasks.get(&used.task).cloned();
+            let task = task.ok_or(SubmitError::KeySpent)?;
+            let replayed = true;
+            return Ok(Submitted { task, replayed });
         }
         if let Some(present) = self.find(&submission.key) {
             return Err(SubmitError::Exists {

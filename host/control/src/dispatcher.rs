@@ -97,9 +97,15 @@ pub struct Running {
     /// The loop's front.
     pub control: Control,
     thread: Option<std::thread::JoinHandle<()>>,
+    recovered: Option<oneshot::Receiver<()>>,
 }
 
 impl Running {
+    /// Resolves once all that recovery found is on record; `None` if this was asked before.
+    pub fn recovered(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.recovered.take()
+    }
+
     /// Ends the loop after what it has taken. Tasks go on running.
     pub async fn stop(mut self) {
         let _ = self.control.inbox.send(Message::Close).await;
@@ -220,7 +226,9 @@ pub async fn start<J: Journal>(
     recovered: Recovered,
     config: Config,
 ) -> Result<Running, String> {
-    let (control, dispatcher) = assemble(parts, recovered, config, Handle::current()).await?;
+    let (control, mut dispatcher) = assemble(parts, recovered, config, Handle::current()).await?;
+    let (on_record, recovered) = oneshot::channel();
+    dispatcher.on_record = Some(on_record);
     let body = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -235,7 +243,11 @@ pub async fn start<J: Journal>(
         .spawn(body);
     let thread = thread.map_err(|error| format!("start the dispatcher's thread: {error}"))?;
     let thread = Some(thread);
-    Ok(Running { control, thread })
+    Ok(Running {
+        control,
+        thread,
+        recovered: Some(recovered),
+    })
 }
 
 /// Builds the loop and recovers, without running it. Calls to strategies run on `runtime`.
@@ -295,6 +307,7 @@ pub(crate) async fn assemble<J: Journal>(
         max_waiters: config.max_waiters,
         held: Vec::new(),
         strays: Vec::new(),
+        on_record: None,
     };
     dispatcher.take_over(plan);
     let control = Control {
@@ -332,6 +345,8 @@ pub(crate) struct Dispatcher<J> {
     held: Vec<Fact>,
     /// Units whose end nobody waits for; released once this turn is durable.
     strays: Vec<(TaskId, AttemptNumber)>,
+    /// Told once all that recovery found is on record.
+    on_record: Option<oneshot::Sender<()>>,
 }
 
 impl<J: Journal> Dispatcher<J> {
@@ -340,6 +355,12 @@ impl<J: Journal> Dispatcher<J> {
         let mut facts = Vec::new();
         let mut more_to_do = true;
         loop {
+            if self.held.is_empty()
+                && self.facts.is_empty()
+                && let Some(on_record) = self.on_record.take()
+            {
+                let _nobody_asks = on_record.send(());
+            }
             if !more_to_do && self.held.is_empty() {
                 self.gather(&mut requests, &mut facts).await;
                 if requests.is_empty() && facts.iter().all(can_linger) {
@@ -605,7 +626,10 @@ impl<J: Journal> Dispatcher<J> {
             let id = task.id;
             let look = tokio::time::timeout(LONGEST_LOOK, units.last_output(task)).await;
             // Never end a task because nobody could look: take it as printing just now.
-            let seen = look.unwrap_or_else(|_| Some(clock.now()));
+            let seen = match look {
+                Ok(Ok(seen)) => seen,
+                Ok(Err(_)) | Err(_) => Some(clock.now()),
+            };
             let _ = facts.send(Fact::Output { task: id, seen });
         });
     }
@@ -636,6 +660,17 @@ impl<J: Journal> Dispatcher<J> {
 
     /// Carries out what recovery decided. Facts go through the loop like any other.
     fn take_over(&mut self, plan: recover::Plan) {
+        // First of all: what is started below must not run beside what is killed here.
+        for (task, attempt, act) in plan.units {
+            let order = match act {
+                UnitAct::Terminate => Order::Terminate(attempt),
+                UnitAct::Release => Order::Release(attempt),
+            };
+            self.orders.push(task, order);
+        }
+        for (task, attempt) in plan.launch {
+            self.orders.push(task.id, Order::Start(task, attempt));
+        }
         for (task, attempt) in plan.start {
             let (id, state) = (task.id, task.state.clone());
             self.attempts.start(task, attempt);
@@ -656,13 +691,6 @@ impl<J: Journal> Dispatcher<J> {
         }
         for (task, event) in plan.facts {
             let _ = self.fact_sender.send(Fact::Event { task, event });
-        }
-        for (task, attempt, act) in plan.units {
-            let order = match act {
-                UnitAct::Terminate => Order::Terminate(attempt),
-                UnitAct::Release => Order::Release(attempt),
-            };
-            self.orders.push(task, order);
         }
         for task in plan.remove {
             self.orders.push(task.id, Order::Remove(task));

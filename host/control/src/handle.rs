@@ -271,7 +271,14 @@ impl Control {
     /// Whether the loop can do its work.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.health.borrow().clone()
+        let mut health = self.health.borrow().clone();
+        health.closing |= self.inbox.is_closed();
+        health
+    }
+
+    /// Resolves when the loop has ended, in order or not: then nothing is taken any more.
+    pub async fn ended(&self) {
+        self.inbox.closed().await;
     }
 
     /// Hands over the end of a unit, as the supervisor reports it. Never refused: what nobody

@@ -6,9 +6,11 @@
 //! under way costs nothing here; starts and stops then pass straight through.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use taskwright_model::{AttemptNumber, Task, TaskId};
 use tokio::runtime::Handle;
@@ -81,7 +83,11 @@ impl Orders {
         let this = self.clone();
         self.runtime.spawn(async move {
             while let Some(order) = this.next(task) {
-                this.carry_out(task, order).await;
+                // An order that panics must not leave those behind it waiting for ever.
+                let done = AssertUnwindSafe(this.carry_out(task, order)).catch_unwind();
+                if done.await.is_err() {
+                    tracing::error!(%task, "an order about a task panicked");
+                }
             }
         });
     }

@@ -40,6 +40,9 @@ pub struct Batch {
     pub idempotency: Vec<IdempotencyRecord>,
 }
 
+/// How long an idempotency key is remembered, by the loop and by stores.
+pub const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
 /// That a request with this key was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyRecord {
@@ -221,8 +224,9 @@ pub trait Units: Send + Sync + 'static {
     /// Every unit that is known and not released.
     fn list(&self) -> BoxFuture<'_, Result<Vec<KnownUnit>, String>>;
 
-    /// When a task last printed something; `None` when it never did.
-    fn last_output(&self, task: Arc<Task>) -> BoxFuture<'_, Option<Timestamp>>;
+    /// When a task last printed something; `None` when it never did. An error when nobody could
+    /// look, which is not the same.
+    fn last_output(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Option<Timestamp>, String>>;
 }
 
 /// A unit that outlived a daemon.

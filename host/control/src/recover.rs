@@ -16,9 +16,10 @@ use crate::port::{KnownUnit, StrategyEvent, UnitReport};
 /// What to do before the first request is taken.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Attempts to start: the crash came before anything of them was started, or before the
-    /// start was on record, and then starting finds the first. One that is being stopped hears
-    /// of the stop after its start.
+    /// Attempts of which nothing was started. They wait for what is killed of former attempts.
+    pub launch: Vec<(Arc<Task>, AttemptNumber)>,
+    /// Attempts that were started before that was on record: starting again finds the first. One
+    /// that is being stopped hears of the stop after its start.
     pub start: Vec<(Arc<Task>, AttemptNumber)>,
     /// Attempts that go on, and what to tell their strategies first.
     pub adopt: Vec<(Arc<Task>, AttemptNumber, StrategyEvent)>,
@@ -44,9 +45,10 @@ pub fn plan(tasks: impl Iterator<Item = Arc<Task>>, known: &[KnownUnit], reboote
             .push(unit);
     }
     let mut live = HashSet::new();
-    let mut on_record = HashSet::new();
+    let mut newest = HashMap::new();
     for task in tasks {
-        on_record.insert(task.id);
+        let number = task.attempt().map(|attempt| attempt.number);
+        newest.insert(task.id, (number, task.state.is_ended()));
         let Some(attempt) = task.attempt().map(|attempt| attempt.number) else {
             // It never ran, and its removal may have been cut short all the same.
             if task.state.is_ended() && task.deleting_since.is_some() {
@@ -65,8 +67,18 @@ pub fn plan(tasks: impl Iterator<Item = Arc<Task>>, known: &[KnownUnit], reboote
             plan.ended.extend(units.into_iter().filter_map(report));
             continue;
         }
-        if !on_record.contains(&task) {
-            tracing::warn!(%task, "processes of a task that is not on record are ended");
+        // The order to kill may have been lost with the daemon that gave it: only what a normal
+        // end of the newest attempt left behind may stay.
+        let may_stay = match newest.get(&task) {
+            Some((number, ended)) => {
+                *ended && *number == Some(attempt) && units.iter().all(|unit| unit.ended.is_some())
+            }
+            None => {
+                tracing::warn!(%task, "processes of a task that is not on record are ended");
+                false
+            }
+        };
+        if !may_stay {
             plan.units.push((task, attempt, UnitAct::Terminate));
         }
         plan.units.push((task, attempt, UnitAct::Release));
@@ -102,7 +114,8 @@ impl Plan {
                 let event = lost("the machine was restarted while the task was being started");
                 self.facts.push((task.id, event));
             }
-            TaskState::Starting { .. } => self.start.push((task, attempt)),
+            TaskState::Starting { .. } if is_known => self.start.push((task, attempt)),
+            TaskState::Starting { .. } => self.launch.push((task, attempt)),
             TaskState::Running { .. } | TaskState::Stopping { .. } if !is_known && had_process => {
                 let event = lost(if rebooted {
                     "the machine was restarted while the task ran"

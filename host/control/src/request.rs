@@ -53,6 +53,9 @@ pub enum SubmitError {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// The idempotency key made a task that has been deleted since.
+    #[error("the idempotency key made a task that has been deleted since")]
+    KeySpent,
     /// As many tasks are on record as the daemon takes.
     #[error("{most} tasks are on record, which is the limit")]
     TooMany {

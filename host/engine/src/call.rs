@@ -131,6 +131,9 @@ pub(crate) struct Finished<T> {
     pub(crate) took: Duration,
 }
 
+/// How many calls' time a call waits for its turn before it gives up.
+const TURNS_WAITED_FOR: u32 = 30;
+
 /// Calls one function of a plugin in a fresh instance.
 pub(crate) async fn run<T>(
     engine: &Engine,
@@ -145,12 +148,15 @@ pub(crate) async fn run<T>(
 ) -> Finished<T> {
     let started = Instant::now();
     let deadline = engine.limits().deadline;
-    let _permit = match tokio::time::timeout(deadline, engine.permits().acquire()).await {
+    // Nothing has been done yet and nothing is wrong with the task: a crowd waits longer for its
+    // turn than a call may take.
+    let patience = deadline.saturating_mul(TURNS_WAITED_FOR);
+    let _permit = match tokio::time::timeout(patience, engine.permits().acquire()).await {
         Ok(Ok(permit)) => permit,
         Ok(Err(_)) | Err(_) => {
             let message = format!(
                 "no plugin call could begin within {} ms: too many of them are running",
-                deadline.as_millis()
+                patience.as_millis()
             );
             return Finished {
                 answer: Err(CallError::Host(message)),

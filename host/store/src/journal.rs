@@ -9,16 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
-use taskwright_control::port::{Batch, CommitError, Journal};
+use taskwright_control::port::{Batch, CommitError, Journal, KEY_LIFETIME};
 use taskwright_model::Timestamp;
 
 use crate::lock::Lock;
 use crate::record::{self, RecordError};
 use crate::schema::{self, signed};
 use crate::witness::{Progress, Witness};
-
-/// How long an idempotency key is remembered.
-pub(crate) const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Feed lines that may stand above the limit before any are removed, so that removal comes in
 /// steps worth their cost.
@@ -261,7 +258,7 @@ fn put_idempotency(
 
 /// Idempotency keys used before this many milliseconds after the epoch are forgotten at `now`.
 pub(crate) fn oldest_idempotency(now: Timestamp) -> i64 {
-    let kept = i64::try_from(IDEMPOTENCY_KEPT.as_millis()).unwrap_or(i64::MAX);
+    let kept = i64::try_from(KEY_LIFETIME.as_millis()).unwrap_or(i64::MAX);
     now.as_millis().saturating_sub(kept)
 }
 

@@ -154,28 +154,31 @@ impl OutputReader {
     }
 
     /// When a task last printed something; `None` when it never did.
-    #[must_use]
-    pub fn last_output(&self, task_dir: &Path) -> Option<Timestamp> {
-        let dir = self.open_dir(task_dir).ok()?;
-        OutputStream::BOTH
-            .into_iter()
-            .filter_map(|stream| {
-                let name = stream.file_name().to_str().ok()?;
-                let found = dir.symlink_metadata(name).ok()?;
-                if found.len() == 0 {
-                    return None;
-                }
-                let since = found
-                    .modified()
-                    .ok()?
-                    .into_std()
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .ok()?;
-                i64::try_from(since.as_millis())
-                    .ok()
-                    .map(Timestamp::from_millis)
-            })
-            .max()
+    ///
+    /// # Errors
+    /// When it cannot be looked at. That there is no output yet is no error.
+    pub fn last_output(&self, task_dir: &Path) -> io::Result<Option<Timestamp>> {
+        let dir = match self.open_dir(task_dir) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut newest = None;
+        for stream in OutputStream::BOTH {
+            let found = match dir.symlink_metadata(stream.file_name().to_string_lossy().as_ref()) {
+                Ok(found) if found.len() > 0 => found,
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let modified = found.modified()?.into_std();
+            let since = modified
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default();
+            let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+            newest = newest.max(Some(Timestamp::from_millis(millis)));
+        }
+        Ok(newest)
     }
 
     /// Removes a task's directory and all in it; a link is removed, not followed. One that is
@@ -257,7 +260,7 @@ mod tests {
         let (_data, reader) = with_output(b"");
         let nothing = reader.read(Path::new("b"), STDOUT, 7, 100).unwrap();
         assert_eq!((nothing.offset, nothing.end), (0, 0));
-        assert_eq!(reader.last_output(Path::new("a")), None);
+        assert_eq!(reader.last_output(Path::new("a")).unwrap(), None);
     }
 
     #[test]

@@ -193,9 +193,9 @@ impl Units for FakeUnits {
         Box::pin(std::future::ready(Ok(known)))
     }
 
-    fn last_output(&self, task: Arc<Task>) -> BoxFuture<'_, Option<Timestamp>> {
+    fn last_output(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Option<Timestamp>, String>> {
         let seen = self.inner.lock().last_output.get(&task.id).copied();
-        Box::pin(std::future::ready(seen))
+        Box::pin(std::future::ready(Ok(seen)))
     }
 }
 

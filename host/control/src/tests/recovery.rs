@@ -10,7 +10,7 @@ use taskwright_model::{
 use super::support::*;
 use crate::Config;
 use crate::dispatcher::UnitAct;
-use crate::port::{KnownUnit, StrategyEvent};
+use crate::port::{KnownUnit, StrategyEvent, UnitEnded};
 use crate::recover::plan;
 
 const ID: TaskId = TaskId::from_u128(7);
@@ -75,6 +75,7 @@ fn planned(word: &str, known: bool, rebooted: bool) -> String {
     let known: Vec<_> = known.then(|| unit(ID, FIRST)).into_iter().collect();
     let plan = plan([Arc::new(task_in(word))].into_iter(), &known, rebooted);
     let mut words = Vec::new();
+    words.extend(plan.launch.iter().map(|_| "launch".to_owned()));
     words.extend(plan.start.iter().map(|_| "start".to_owned()));
     words.extend(plan.adopt.iter().map(|(_, _, event)| match event {
         StrategyEvent::Recovered => "adopt".to_owned(),
@@ -100,22 +101,33 @@ fn planned(word: &str, known: bool, rebooted: bool) -> String {
 fn the_plan_for_every_state() {
     // State; unit known, not known; the same after a reboot.
     let table = [
-        ("pending", ["release", "", "release", ""]),
+        // The unit known here still runs, so nothing of it may stay where no attempt is under way.
+        ("pending", ["kill, release", "", "kill, release", ""]),
         (
             "deleting, never started",
-            ["remove, release", "remove", "remove, release", "remove"],
+            [
+                "remove, kill, release",
+                "remove",
+                "remove, kill, release",
+                "remove",
+            ],
         ),
-        ("starting", ["start", "start", "start", "lost"]),
+        ("starting", ["start", "launch", "start", "lost"]),
         ("running", ["adopt", "lost", "adopt", "lost"]),
         (
             "running without process",
             ["adopt", "adopt", "adopt", "adopt"],
         ),
         ("stopping", ["stop", "lost", "stop", "lost"]),
-        ("ended", ["release", "", "release", ""]),
+        ("ended", ["kill, release", "", "kill, release", ""]),
         (
             "deleting",
-            ["remove, release", "remove", "remove, release", "remove"],
+            [
+                "remove, kill, release",
+                "remove",
+                "remove, kill, release",
+                "remove",
+            ],
         ),
     ];
     for (word, expected) in table {
@@ -130,24 +142,30 @@ fn the_plan_for_every_state() {
     }
 }
 
+/// The acts planned for the units of one task, when these units are known.
+fn acts(known: &[KnownUnit], word: &str, of: TaskId) -> Vec<(AttemptNumber, UnitAct)> {
+    let plan = plan([Arc::new(task_in(word))].into_iter(), known, false);
+    let acts = plan.units.into_iter().filter(|one| one.0 == of);
+    acts.map(|(_, attempt, act)| (attempt, act)).collect()
+}
+
 #[test]
-fn units_of_unknown_tasks_are_killed_and_those_of_former_attempts_released() {
+fn units_of_unknown_tasks_and_of_other_attempts_are_killed() {
     let stranger = TaskId::from_u128(99);
     let known = [unit(stranger, FIRST), unit(ID, SECOND), unit(ID, FIRST)];
-    let plan = plan([Arc::new(task_in("running"))].into_iter(), &known, false);
-    let of = |id| {
-        plan.units
-            .iter()
-            .filter(move |one| one.0 == id)
-            .map(|one| (one.1, one.2))
-    };
-    let acts: Vec<_> = of(stranger).collect();
-    assert_eq!(
-        acts,
-        [(FIRST, UnitAct::Terminate), (FIRST, UnitAct::Release)]
-    );
-    let acts: Vec<_> = of(ID).collect();
-    assert_eq!(acts, [(SECOND, UnitAct::Release)]);
+    let killed = |attempt| [(attempt, UnitAct::Terminate), (attempt, UnitAct::Release)];
+    assert_eq!(acts(&known, "running", stranger), killed(FIRST));
+    assert_eq!(acts(&known, "running", ID), killed(SECOND));
+}
+
+#[test]
+fn what_a_normal_end_left_behind_stays() {
+    let mut over = unit(ID, FIRST);
+    over.ended = Some(UnitEnded {
+        status: Some(ExitStatus::Code(0)),
+        out_of_memory: false,
+    });
+    assert_eq!(acts(&[over], "ended", ID), [(FIRST, UnitAct::Release)]);
 }
 
 #[tokio::test(start_paused = true)]

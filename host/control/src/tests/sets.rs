@@ -170,7 +170,7 @@ async fn a_key_used_for_another_request_is_refused() {
 async fn a_key_is_forgotten_after_a_day() {
     let world = world().await;
     world.control.submit(keyed("a", "k", 1)).await.unwrap();
-    tokio::time::sleep(crate::core::KEY_LIFETIME).await;
+    tokio::time::sleep(crate::port::KEY_LIFETIME).await;
     let anew = world.control.submit(keyed("b", "k", 2)).await.unwrap();
     assert!(!anew.replayed);
 }

@@ -97,12 +97,30 @@ impl Daemon {
             outputs: Arc::new(TaskOutputs::new(reader, places)),
             clock: Arc::new(RealClock),
         };
-        let running = taskwright_control::start(parts, recovered, loop_config(config, &boot))
+        let mut running = taskwright_control::start(parts, recovered, loop_config(config, &boot))
             .await
             .map_err(|message| anyhow!(message).context("start the control loop"))?;
-        boot.remember()?;
 
         let mut helpers = JoinSet::new();
+        if let Some(recovered) = running.recovered() {
+            helpers.spawn(async move {
+                // Whoever is interrupted before must find the same again.
+                if recovered.await.is_ok()
+                    && let Err(error) = boot.remember()
+                {
+                    tracing::error!(?error, "this boot could not be put on record");
+                }
+            });
+        }
+        let control = running.control.clone();
+        let shutdown = surroundings.shutdown.clone();
+        helpers.spawn(async move {
+            control.ended().await;
+            if !shutdown.is_cancelled() {
+                tracing::error!("the control loop ended by itself; the daemon goes down");
+                shutdown.cancel();
+            }
+        });
         let control = running.control.clone();
         helpers.spawn(async move {
             while let Some(ended) = reports.recv().await {

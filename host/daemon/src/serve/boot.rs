@@ -1,6 +1,6 @@
 //! Whether the machine was restarted since a daemon last worked in this data directory.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -26,9 +26,10 @@ impl Boot {
     }
 
     fn compare(path: PathBuf, present: Option<String>) -> Self {
-        let last = read(&path);
-        // Without both there is no saying so; the supervisor's log then tells what it can.
-        let rebooted = matches!((&last, &present), (Some(last), Some(present)) if last != present);
+        // A boot that is not on record is another one: in a new directory there is nothing that
+        // this could be wrong about. Where the kernel does not tell, the supervisor's log says
+        // what it can.
+        let rebooted = present.is_some() && read(&path) != present;
         Self {
             path,
             present,
@@ -50,10 +51,19 @@ impl Boot {
         options.write(true).create(true).truncate(true).mode(0o600);
         options
             .open(&fresh)
-            .and_then(|mut file| file.write_all(present.as_bytes()))
+            .and_then(|mut file| {
+                file.write_all(present.as_bytes())?;
+                file.sync_all()
+            })
             .and_then(|()| std::fs::rename(&fresh, &self.path))
+            .and_then(|()| sync_parent(&self.path))
             .with_context(|| format!("write {}", self.path.display()))
     }
+}
+
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -72,7 +82,7 @@ mod tests {
     fn another_boot_is_noticed_until_it_is_remembered() {
         let path = std::env::temp_dir().join(format!("taskwright-boot-{}", std::process::id()));
         let detect = |id: &str| Boot::compare(path.clone(), Some(id.to_owned()));
-        assert!(!detect("one").rebooted, "nothing is on record yet");
+        assert!(detect("one").rebooted, "nothing is on record yet");
         detect("one").remember().unwrap();
         assert!(!detect("one").rebooted);
         assert!(detect("two").rebooted);

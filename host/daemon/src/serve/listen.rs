@@ -159,8 +159,13 @@ async fn clear_way(path: &Path) -> anyhow::Result<()> {
             ),
             "choose another --unix-socket, or stop it",
         )),
-        Err(_) => std::fs::remove_file(path)
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path)
             .with_context(|| format!("remove the stale socket {}", path.display())),
+        // Somebody may be there all the same, too busy to answer.
+        Err(error) => {
+            Err(anyhow::Error::new(error)
+                .context(format!("see whether {} is in use", path.display())))
+        }
     }
 }
 

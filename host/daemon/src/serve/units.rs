@@ -125,12 +125,12 @@ impl Units for SupervisedUnits {
         })
     }
 
-    fn last_output(&self, task: Arc<Task>) -> BoxFuture<'_, Option<Timestamp>> {
+    fn last_output(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Option<Timestamp>, String>> {
         let reader = self.reader.clone();
         let directory = self.places.below_data_dir(&task.key);
         Box::pin(async move {
-            let looked = blocking(move || reader.last_output(&directory)).await;
-            looked.ok().flatten()
+            let looked = blocking(move || reader.last_output(&directory)).await?;
+            looked.map_err(|error| format!("look at the output of {}: {error}", task.key))
         })
     }
 }
