@@ -75,16 +75,28 @@ fn parse_group(line: &str, version: Version) -> Option<PathBuf> {
     fits.then(|| PathBuf::from(path))
 }
 
-/// The processes of a group and of the groups below it.
-#[must_use]
-pub fn members(group: &Path) -> Vec<i32> {
+/// The processes of a group and of the groups below it. A group that is gone has none.
+///
+/// # Errors
+/// When one of them cannot be read: nobody knows then who is in it.
+pub fn members(group: &Path) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     visit(group, DEPTH, &mut |group| {
-        if let Ok(text) = fs::read_to_string(group.join("cgroup.procs")) {
-            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        match fs::read_to_string(group.join("cgroup.procs")) {
+            Ok(text) => found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+            Err(error) if is_gone(&error) => {}
+            // A group of threads: their processes are in the list of a group above it.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            Err(error) => return Err(error),
         }
-    });
-    found
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Whether a group could not be read because it was removed, before or after it was opened.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// Removes a group and the groups below it.
@@ -98,7 +110,8 @@ pub fn remove(group: &Path) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
             visit(group, DEPTH, &mut |inner| {
                 let _reported_below = fs::remove_dir(inner);
-            });
+                Ok(())
+            })?;
             if group.exists() {
                 return Err(error);
             }
@@ -112,25 +125,37 @@ pub fn remove(group: &Path) -> io::Result<()> {
 const DEPTH: usize = 8;
 
 /// Calls `act` on the groups below `group`, deepest first, and then on itself.
-fn visit(group: &Path, depth: usize, act: &mut dyn FnMut(&Path)) {
-    if depth > 0
-        && let Ok(entries) = fs::read_dir(group)
-    {
-        for entry in entries.flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                visit(&entry.path(), depth - 1, act);
+fn visit(
+    group: &Path,
+    depth: usize,
+    act: &mut dyn FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    if depth > 0 {
+        match fs::read_dir(group) {
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry?;
+                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        visit(&entry.path(), depth - 1, act)?;
+                    }
+                }
             }
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
         }
     }
-    act(group);
+    act(group)
 }
 
-/// The number behind `key` in a file of `key value` lines.
-#[must_use]
-pub fn value_of(file: &Path, key: &str) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+/// The number behind `key` in a file of `key value` lines; `None` when no line has it.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn value_of(file: &Path, key: &str) -> io::Result<Option<u64>> {
+    let text = fs::read_to_string(file)?;
+    Ok(text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok()))
 }
 
 #[cfg(test)]
@@ -152,6 +177,14 @@ mod tests {
             Some(PathBuf::from("/sys/fs/cgroup/freezer"))
         );
         assert_eq!(point(two, Version::OneFreezer), None);
+    }
+
+    #[test]
+    fn only_a_group_that_is_gone_is_empty_without_a_look() {
+        let gone = members(Path::new("/no/such/group"));
+        assert!(gone.is_ok_and(|members| members.is_empty()));
+        // Not a directory: whatever it is, nobody knows who is in it.
+        assert!(members(Path::new("/dev/null")).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The only crate with unsafe code: Linux calls as safe functions.
+//! Linux calls as safe functions: nearly all the unsafe code there is (ADR 0003 names the rest).
 //!
 //! No async, nothing of ours below it, no policy: whoever calls decides what a
 //! unit is and when it dies. What rustix or nix offer safely is used from

@@ -91,25 +91,42 @@ pub fn signal(pidfd: &impl AsFd, number: i32) -> io::Result<()> {
     sys::pidfd_send_signal(pidfd.as_fd(), number)
 }
 
-/// Every process id there is now.
+/// Whether a look failed because there is no descriptor or memory for it. It says nothing of the
+/// process that was looked at; every other failure says that it is gone or another user's.
 #[must_use]
-pub fn all() -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+pub fn is_no_room(error: &io::Error) -> bool {
+    let no_room = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| no_room.contains(&errno))
 }
 
-/// Whether the environment `pid` was started with has the line `NAME=VALUE`.
-#[must_use]
-pub fn has_environment(pid: i32, line: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| {
-        env.split(|byte| *byte == 0)
-            .any(|one| one == line.as_bytes())
-    })
+/// Every process id there is now.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn all() -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        found.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(found)
+}
+
+/// Whether the environment `pid` was started with has the line `NAME=VALUE`. That of a process
+/// that is gone or another user's has not.
+///
+/// # Errors
+/// When there is no room for the look, see [`is_no_room`].
+pub fn has_environment(pid: i32, line: &str) -> io::Result<bool> {
+    match fs::read(format!("/proc/{pid}/environ")) {
+        Ok(env) => Ok(env
+            .split(|byte| *byte == 0)
+            .any(|one| one == line.as_bytes())),
+        Err(error) if is_no_room(&error) => Err(error),
+        Err(_) => Ok(false),
+    }
 }
 
 /// The arguments `pid` was started with, each ended by NUL; empty for a zombie. Between fork and

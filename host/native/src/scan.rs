@@ -4,6 +4,7 @@
 //! and clears its environment is found only if it was seen before it did.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 
 use crate::process::{self, Stat};
 
@@ -19,21 +20,35 @@ pub struct Seed<'a> {
 }
 
 /// The living members of the tree, with their start times.
-#[must_use]
-pub fn members(seed: &Seed<'_>) -> Vec<(i32, u64)> {
+///
+/// # Errors
+/// When `/proc` cannot be looked through as a whole: members may be where nobody looked.
+pub fn members(seed: &Seed<'_>) -> io::Result<Vec<(i32, u64)>> {
     let own = std::process::id().cast_signed();
-    let all: HashMap<i32, Stat> = process::all()
-        .into_iter()
-        .filter(|pid| *pid != own)
-        .filter_map(|pid| Some((pid, process::stat(pid).ok()?)))
-        .collect();
-    choose(seed, &all, |pid| process::has_environment(pid, seed.mark))
+    let mut all = HashMap::new();
+    for pid in process::all()?.into_iter().filter(|pid| *pid != own) {
+        match process::stat(pid) {
+            Ok(stat) => {
+                all.insert(pid, stat);
+            }
+            Err(error) if process::is_no_room(&error) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let mut failed = None;
+    let found = choose(seed, &all, |pid| {
+        process::has_environment(pid, seed.mark).unwrap_or_else(|error| {
+            failed = Some(error);
+            false
+        })
+    });
+    failed.map_or(Ok(found), Err)
 }
 
 fn choose(
     seed: &Seed<'_>,
     all: &HashMap<i32, Stat>,
-    marked: impl Fn(i32) -> bool,
+    mut marked: impl FnMut(i32) -> bool,
 ) -> Vec<(i32, u64)> {
     let is = |pid: i32, ticks: u64| all.get(&pid).is_some_and(|stat| stat.start_ticks == ticks);
     let (main, main_ticks) = seed.main;

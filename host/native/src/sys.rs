@@ -1,11 +1,11 @@
-//! Every unsafe block of the product, each with its argument.
+//! The unsafe blocks behind this crate's safe functions, each with its argument.
 //!
 //! Nothing here decides anything: plain values in, plain values out. The rest
 //! of the crate wraps these in types that cannot be misused.
 
 #![expect(
     unsafe_code,
-    reason = "the one place for calls that no safe crate offers: clone with a stack of its own, \
+    reason = "the place for calls that no safe crate offers: clone with a stack of its own, \
               waitid with every field, fork, and the pidfd ioctl"
 )]
 

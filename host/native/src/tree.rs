@@ -240,15 +240,19 @@ impl Trees {
         Ok(rustix::fs::open(&path, flags, Mode::empty())?)
     }
 
-    /// Whether no process is left in a group. A group that is gone is empty.
+    /// Whether no process is left in a group. A group that is gone is empty, one that cannot be
+    /// read is not known to be.
     #[must_use]
     pub fn is_empty(&self, group: GroupNumber) -> bool {
         let path = self.path(group);
         match self.level {
             TreeLevel::Cgroup2 => {
-                cgroup::value_of(&path.join("cgroup.events"), "populated").unwrap_or(0) == 0
+                match cgroup::value_of(&path.join("cgroup.events"), "populated") {
+                    Ok(populated) => populated == Some(0),
+                    Err(error) => cgroup::is_gone(&error),
+                }
             }
-            TreeLevel::Cgroup1 => cgroup::members(&path).is_empty(),
+            TreeLevel::Cgroup1 => cgroup::members(&path).is_ok_and(|members| members.is_empty()),
             TreeLevel::Scan => true,
         }
     }
@@ -287,37 +291,49 @@ impl Trees {
     }
 
     /// The living members of a tree, with their start times.
-    #[must_use]
-    pub fn members(&self, group: Option<GroupNumber>, seed: &Seed<'_>) -> Vec<(i32, u64)> {
+    ///
+    /// # Errors
+    /// When it cannot be looked at as a whole: that is no proof that nobody lives.
+    pub fn members(
+        &self,
+        group: Option<GroupNumber>,
+        seed: &Seed<'_>,
+    ) -> io::Result<Vec<(i32, u64)>> {
         let Some(group) = group else {
             return scan::members(seed);
         };
-        cgroup::members(&self.path(group))
-            .into_iter()
-            .filter_map(|pid| {
-                let stat = process::stat(pid).ok()?;
-                (!stat.is_zombie()).then_some((pid, stat.start_ticks))
-            })
-            .collect()
+        let mut living = Vec::new();
+        for pid in cgroup::members(&self.path(group))? {
+            match process::stat(pid) {
+                Ok(stat) if !stat.is_zombie() => living.push((pid, stat.start_ticks)),
+                Err(error) if process::is_no_room(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(living)
     }
 
     /// Sends `signal` to every member of a tree; the members it was sent to.
+    ///
+    /// # Errors
+    /// When it cannot be looked at as a whole; nobody was sent anything then.
     pub fn signal(
         &self,
         group: Option<GroupNumber>,
         seed: &Seed<'_>,
         signal: i32,
-    ) -> Vec<(i32, u64)> {
-        let members = self.members(group, seed);
+    ) -> io::Result<Vec<(i32, u64)>> {
+        let members = self.members(group, seed)?;
         scan::signal_all(&members, signal);
-        members
+        Ok(members)
     }
 
     /// One round of killing a tree; true when nothing of it lives. Ask again until it is so:
     /// dying takes a moment, and without groups a tree can outrun one round.
     pub fn kill(&mut self, group: Option<GroupNumber>, seed: &Seed<'_>) -> bool {
         let Some(group) = group else {
-            return self.signal(None, seed, libc::SIGKILL).is_empty();
+            let killed = self.signal(None, seed, libc::SIGKILL);
+            return killed.is_ok_and(|killed| killed.is_empty());
         };
         if self.is_empty(group) {
             return true;
@@ -329,7 +345,7 @@ impl Trees {
         }
         let state = path.join("freezer.state");
         let _not_a_freezer = fs::write(&state, "FROZEN");
-        self.signal(Some(group), seed, libc::SIGKILL);
+        let _asked_again = self.signal(Some(group), seed, libc::SIGKILL);
         let _not_a_freezer = fs::write(&state, "THAWED");
         self.is_empty(group)
     }
@@ -341,7 +357,7 @@ impl Trees {
             return false;
         }
         let events = self.path(group).join("memory.events");
-        cgroup::value_of(&events, "oom_kill").is_some_and(|kills| kills > 0)
+        cgroup::value_of(&events, "oom_kill").is_ok_and(|kills| kills > Some(0))
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::link::Call;
 pub use self::start::StartError;
 use crate::options::SuperviseOptions;
-use crate::wire::{Answer, Request, SupervisorStatus};
+use crate::wire::{self, Answer, Request, SupervisorStatus};
 
 /// How a daemon reaches its supervisor.
 #[derive(Clone, Debug)]
@@ -122,6 +122,18 @@ impl SupervisorClient {
     }
 }
 
+/// How often a start is asked for again that met a supervisor on its way out.
+const MOST_ASKED_AGAIN: usize = 5;
+const ENDING_PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether the supervisor was told to end and leaves this start to the next one.
+fn is_ending(answer: &Result<Answer, String>) -> bool {
+    matches!(
+        answer,
+        Ok(Answer::NotSpawned(SpawnError::Unavailable { detail })) if detail == wire::ENDING
+    )
+}
+
 const GONE: &str = "the connection to the supervisor was closed";
 const LOST: &str = "the supervisor went away before it answered";
 
@@ -143,7 +155,17 @@ impl ProcessHost for SupervisorClient {
         Box::pin(async move {
             check_texts(&request)?;
             keep_last_of_each_name(&mut request.env);
-            match self.ask(Request::Spawn(Box::new(request))).await {
+            let request = Request::Spawn(Box::new(request));
+            let mut answer = self.ask(request.clone()).await;
+            for _ in 0..MOST_ASKED_AGAIN {
+                if !is_ending(&answer) {
+                    break;
+                }
+                // Until its end of the connection is closed; then the next one is started.
+                tokio::time::sleep(ENDING_PAUSE).await;
+                answer = self.ask(request.clone()).await;
+            }
+            match answer {
                 Ok(Answer::Spawned(spawned)) => Ok(spawned),
                 Ok(Answer::NotSpawned(error)) => Err(error),
                 other => Err(SpawnError::Unavailable {

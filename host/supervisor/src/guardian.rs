@@ -49,20 +49,26 @@ pub(crate) fn guard() -> io::Result<Role> {
     let mut since = Continuity::Broken;
     let mut quick_deaths = 0;
     loop {
-        let (ours, theirs) = UnixStream::pair()?;
-        let supervisor = match daemonize::fork() {
-            Ok(Fork::Child) => return Ok(Role::Supervisor(theirs, since)),
-            Ok(Fork::Parent(pid)) => pid,
+        // All that may fail comes before the fork: from there on it only watches.
+        let forked = Watch::new(&signals).and_then(|(watch, theirs)| {
+            let fork = daemonize::fork()?;
+            Ok((watch, theirs, fork))
+        });
+        let (watch, supervisor) = match forked {
+            Ok((_, theirs, Fork::Child)) => return Ok(Role::Supervisor(theirs, since)),
+            Ok((watch, theirs, Fork::Parent(pid))) => {
+                drop(theirs);
+                (watch, pid)
+            }
             Err(_no_room) => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(MOST_PAUSE);
                 continue;
             }
         };
-        drop(theirs);
         since = Continuity::Kept;
         let begun = Instant::now();
-        if watch(supervisor, ours, &signals)? == Exit::Code(0) {
+        if watch.until_end_of(supervisor, &signals) == Some(Exit::Code(0)) {
             return Ok(Role::Finished);
         }
         if begun.elapsed() < MOST_PAUSE {
@@ -92,40 +98,59 @@ const MOST_PAUSE: Duration = Duration::from_secs(1);
 const SIGNALS: u64 = 1;
 const LINK: u64 = 2;
 
-/// Waits until `supervisor` ends, passing on the ends of its predecessors' children.
-fn watch(supervisor: i32, link: UnixStream, signals: &Signals) -> io::Result<Exit> {
-    link.set_nonblocking(true)?;
-    let mut link = link;
-    let mut epoll = Epoll::new()?;
-    epoll.add(signals, SIGNALS, Interest::Read)?;
-    epoll.add(&link, LINK, Interest::Read)?;
-    let mut ready = Vec::new();
-    // The child that the supervisor was told of and has not acknowledged.
-    let mut told = None;
-    let mut acks = Vec::new();
-    loop {
-        signals.drain();
-        if let Some(ended) = exit::reap_pid(supervisor)? {
-            return Ok(ended.exit);
-        }
-        if take_acks(&mut link, &mut acks, told)
-            && let Some(pid) = told.take()
-        {
-            exit::reap_pid(pid)?;
-        }
-        if told.is_none()
-            && let Some(ended) = next_child(supervisor)
-            // Its buffer is empty, it was told of nothing else: this fits, or it is dying.
-            && link.write_all(&news(ended)).is_ok()
-        {
-            told = Some(ended.pid);
-        }
-        let wake_again = told.is_none() && next_child(supervisor).is_some();
-        let timeout = wake_again.then_some(MOST_PAUSE);
-        epoll.wait(&mut ready, timeout)?;
-        if ready.iter().any(|ready| ready.token == LINK) && link_is_closed(&link) {
-            // The supervisor's end is gone; its SIGCHLD follows.
-            let _not_watched = epoll.remove(&link);
+/// The guardian's end of the link, and what wakes it.
+struct Watch {
+    link: UnixStream,
+    epoll: Epoll,
+}
+
+impl Watch {
+    /// Also gives the supervisor's end of the link.
+    fn new(signals: &Signals) -> io::Result<(Self, UnixStream)> {
+        let (link, theirs) = UnixStream::pair()?;
+        link.set_nonblocking(true)?;
+        let epoll = Epoll::new()?;
+        epoll.add(signals, SIGNALS, Interest::Read)?;
+        epoll.add(&link, LINK, Interest::Read)?;
+        Ok((Self { link, epoll }, theirs))
+    }
+
+    /// Waits until `supervisor` ends, passing on the ends of its predecessors' children. `None`
+    /// when it is gone and nobody knows how it ended.
+    fn until_end_of(mut self, supervisor: i32, signals: &Signals) -> Option<Exit> {
+        let mut ready = Vec::new();
+        // The child that the supervisor was told of and has not acknowledged.
+        let mut told = None;
+        let mut acks = Vec::new();
+        loop {
+            signals.drain();
+            match exit::reap_pid(supervisor) {
+                Ok(None) => {}
+                Ok(Some(ended)) => return Some(ended.exit),
+                Err(_not_a_child) => return None,
+            }
+            if take_acks(&mut self.link, &mut acks, told)
+                && let Some(pid) = told.take()
+            {
+                let _not_a_child = exit::reap_pid(pid);
+            }
+            if told.is_none()
+                && let Some(ended) = next_child(supervisor)
+                // Its buffer is empty, it was told of nothing else: this fits, or it is dying.
+                && self.link.write_all(&news(ended)).is_ok()
+            {
+                told = Some(ended.pid);
+            }
+            let wake_again = told.is_none() && next_child(supervisor).is_some();
+            let timeout = wake_again.then_some(MOST_PAUSE);
+            if self.epoll.wait(&mut ready, timeout).is_err() {
+                // Children are guarded without being woken, too.
+                std::thread::sleep(MOST_PAUSE);
+            }
+            if ready.iter().any(|ready| ready.token == LINK) && link_is_closed(&self.link) {
+                // The supervisor's end is gone; its SIGCHLD follows.
+                let _not_watched = self.epoll.remove(&self.link);
+            }
         }
     }
 }

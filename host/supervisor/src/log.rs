@@ -102,6 +102,12 @@ impl Log {
         self.length > self.rewrite_above
     }
 
+    /// As if the file had grown long.
+    #[cfg(test)]
+    pub(crate) fn want_rewriting(&mut self) {
+        self.rewrite_above = 0;
+    }
+
     /// Replaces the file by one that holds exactly `records`, all of it or nothing.
     pub(crate) fn rewrite(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `requests` | what daemons ask, and their answers |
 //! | `starting` | intent, process, record |
-//! | `ends` | how main processes end: written down, then reaped, then told |
+//! | `ends` | how main processes end: written down, then told, then reaped |
 //! | `killing` | stop, kill and purge of whole trees |
 //! | `recover` | what an earlier supervisor left |
 //! | `keeping` | the size of output files |
@@ -25,7 +25,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use taskwright_model::Timestamp;
+use taskwright_model::{TaskId, Timestamp};
 use taskwright_native::events::{Epoll, Inotify, Interest, Ready, Signals};
 use taskwright_native::{Trees, daemonize, process};
 
@@ -74,8 +74,8 @@ pub(crate) struct Supervisor {
     epoll: Epoll,
     signals: Signals,
     inotify: Option<Inotify>,
-    /// Which unit's output is behind a watch.
-    watches: HashMap<i32, UnitId>,
+    /// Which task's output is behind a watch.
+    watches: HashMap<i32, TaskId>,
     listener: UnixListener,
     guardian: Option<GuardianLink>,
     sessions: HashMap<u64, Session>,
@@ -87,7 +87,10 @@ pub(crate) struct Supervisor {
     /// Ended children that are not reaped yet: not before their end is written down, and not
     /// before it is told, because people wait for that.
     unreaped: Vec<OwnedFd>,
-    purges: Vec<killing::PurgeWaiter>,
+    /// The guardian's child whose end it is told was written down, once it is.
+    to_acknowledge: Option<i32>,
+    waiters: Vec<killing::Waiter>,
+    write_again_due: bool,
     orphans_due: bool,
     left_behind_due: bool,
     idle_due: bool,
@@ -143,7 +146,9 @@ impl Supervisor {
             parent_dir: None,
             to_tidy: Vec::new(),
             unreaped: Vec::new(),
-            purges: Vec::new(),
+            to_acknowledge: None,
+            waiters: Vec::new(),
+            write_again_due: false,
             orphans_due: false,
             left_behind_due: false,
             idle_due: false,
@@ -202,10 +207,13 @@ impl Supervisor {
         for pidfd in self.unreaped.drain(..) {
             let _its_status_is_written = taskwright_native::exit::reap(&pidfd);
         }
+        self.acknowledge_written();
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let waiting = |session: &Session| session.more_to_serve && session.has_room();
+        let waiting = |session: &Session| {
+            (session.more_to_serve || !session.to_report.is_empty()) && session.has_room()
+        };
         if self.sessions.values().any(waiting) || !self.to_tidy.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -220,7 +228,7 @@ impl Supervisor {
             Timer::Output(id) => self.look_at_output(id),
             Timer::Orphans => self.reap_orphans(),
             Timer::LeftBehind => self.look_at_left_behind(),
-            Timer::WriteAgain => {}
+            Timer::WriteAgain => self.write_again_due = false,
             Timer::Idle => self.end_if_idle(),
         }
     }
@@ -230,20 +238,27 @@ impl Supervisor {
     }
 
     /// Writes what was gathered; with a full disk it stays gathered and is tried again.
-    fn write_down(&mut self) -> bool {
+    fn write_down(&mut self) {
         if let Err(error) = self.log.flush() {
             say(&format!("the log cannot be written, trying again: {error}"));
-            self.set_timer(Duration::from_secs(1), Timer::WriteAgain);
-            return false;
-        }
-        if self.log.wants_rewriting() {
-            let records = std::iter::once(begun(&self.trees))
-                .chain(self.units.iter().flat_map(|(_, unit)| unit.records()));
-            if let Err(error) = self.log.rewrite(records) {
-                say(&format!("the log cannot be rewritten: {error}"));
+            if !self.write_again_due {
+                self.write_again_due = true;
+                self.set_timer(Duration::from_secs(1), Timer::WriteAgain);
             }
         }
-        true
+    }
+
+    /// Replaces a log that grew long by what the units are now. Only for the end of a turn: in
+    /// the middle of one the log already tells of what the units do not show yet.
+    fn shorten_log(&mut self) {
+        if self.log.has_unwritten() || !self.log.wants_rewriting() {
+            return;
+        }
+        let records = std::iter::once(begun(&self.trees))
+            .chain(self.units.iter().flat_map(|(_, unit)| unit.records()));
+        if let Err(error) = self.log.rewrite(records) {
+            say(&format!("the log cannot be rewritten: {error}"));
+        }
     }
 
     fn accept(&mut self) {
@@ -367,3 +382,6 @@ fn say(line: &str) {
     }
     let _nobody_else_to_tell = writeln!(io::stderr(), "{} {line}", now().as_millis());
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,8 @@ use crate::codec::{Malformed, Put, Take};
 pub(crate) const PROTOCOL_VERSION: u32 = 1;
 /// The longest frame that is read, without its length.
 pub(crate) const MOST_FRAME_BYTES: usize = 2 * 1024 * 1024;
+/// Why a supervisor that was told to end starts nothing more: the next one will.
+pub(crate) const ENDING: &str = "the supervisor is ending";
 const LENGTH_BYTES: usize = 4;
 const HEAD_BYTES: usize = 9;
 

@@ -1,6 +1,6 @@
 //! The one task that owns the connection: many requests under way, answers by id.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) async fn run(
     reports: mpsc::Sender<UnitReport>,
 ) {
     let mut link = Link {
-        under_way: HashMap::new(),
+        under_way: BTreeMap::new(),
         next_id: 1,
         reports,
         unsent: VecDeque::new(),
@@ -68,7 +68,8 @@ const MOST_AT_ONCE: usize = 128;
 const READ_BYTES: usize = 64 * 1024;
 
 struct Link {
-    under_way: HashMap<u64, Pending>,
+    /// In the order they were asked, which is the order they are asked again in.
+    under_way: BTreeMap<u64, Pending>,
     next_id: u64,
     reports: mpsc::Sender<UnitReport>,
     /// Reports that the daemon has no room for yet. Each unit reports once per connection, so

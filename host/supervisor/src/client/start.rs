@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
@@ -70,7 +70,17 @@ pub(super) async fn connect_or_start(config: &SupervisorConfig) -> Result<UnixSt
             Err(source) if tokio::time::Instant::now() >= deadline => {
                 return Err(StartError::Connect { source });
             }
-            Err(_) => tokio::time::sleep(pause).await,
+            Err(source) => {
+                tokio::time::sleep(pause).await;
+                if matches!(
+                    source.kind(),
+                    ErrorKind::ConnectionRefused | ErrorKind::NotFound
+                ) {
+                    // The one that held the lock was on its way out. Where one holds it still,
+                    // this does nothing.
+                    start(config, &place).await?;
+                }
+            }
         }
         pause = (pause * 2).min(Duration::from_millis(200));
     }

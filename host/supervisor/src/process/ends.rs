@@ -1,4 +1,4 @@
-//! How main processes end: written down first, then reaped, then told.
+//! How main processes end: written down first, then told, then reaped.
 
 use std::io;
 use std::time::Duration;
@@ -171,20 +171,21 @@ impl Supervisor {
                         Some(id) => self.ended(&[(id, Some(waited.exit))]),
                         None => self.look_at_left_behind_soon(),
                     }
-                    if !self.write_down() {
-                        // Told again, by the guardian or by its end.
-                        return self.guardian_is_gone();
-                    }
-                    let acknowledged = self
-                        .guardian
-                        .as_mut()
-                        .map_or(Ok(()), |guardian| guardian.acknowledge(waited.pid));
-                    if acknowledged.is_err() {
-                        return self.guardian_is_gone();
-                    }
+                    // It tells of no other before this one is acknowledged.
+                    self.to_acknowledge = Some(waited.pid);
                 }
                 Err(_) => return self.guardian_is_gone(),
             }
+        }
+    }
+
+    /// The guardian may take away the child whose end is written down by now.
+    pub(super) fn acknowledge_written(&mut self) {
+        if let Some(pid) = self.to_acknowledge.take()
+            && let Some(guardian) = &mut self.guardian
+            && guardian.acknowledge(pid).is_err()
+        {
+            self.guardian_is_gone();
         }
     }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
+use taskwright_model::TaskId;
 use taskwright_native::events::Notice;
 use taskwright_native::files::{self, Access};
 
@@ -35,16 +36,27 @@ impl Supervisor {
         for notice in notices {
             match notice {
                 Notice::Changed(watch) | Notice::Gone(watch) => {
-                    if let Some(id) = self.watches.remove(&watch) {
-                        self.look_later(id, PAUSE);
+                    if let Some(task) = self.watches.remove(&watch) {
+                        self.look_behind(watch, task);
                     }
                 }
                 Notice::Overflow => {
-                    let every: Vec<UnitId> = self.watches.drain().map(|(_, id)| id).collect();
-                    for id in every {
-                        self.look_later(id, PAUSE);
+                    let every: Vec<(i32, TaskId)> = self.watches.drain().collect();
+                    for (watch, task) in every {
+                        self.look_behind(watch, task);
                     }
                 }
+            }
+        }
+    }
+
+    /// Looks at every unit behind a watch that is no more: units of one task share a directory,
+    /// and so the watch.
+    fn look_behind(&mut self, watch: i32, task: TaskId) {
+        for id in self.units.of_task(task) {
+            let unit = self.units.get(id);
+            if unit.is_some_and(|unit| unit.output.watch == Some(watch)) {
+                self.look_later(id, PAUSE);
             }
         }
     }
@@ -67,9 +79,16 @@ impl Supervisor {
             return;
         };
         unit.output.due = false;
-        let Ok(length) = trim(unit, cap) else {
-            // Removed, or made into something that is no output: nothing to keep.
-            return;
+        let length = match trim(unit, cap) {
+            Ok(length) => length,
+            // Removed: nothing to keep.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(_) => {
+                if !unit.settled {
+                    self.look_later(id, UNWATCHED_PAUSE);
+                }
+                return;
+            }
         };
         let grew = length != unit.output.length;
         unit.output.length = length;
@@ -87,7 +106,7 @@ impl Supervisor {
         unit.output.watch = watch;
         match watch {
             Some(watch) => {
-                self.watches.insert(watch, id);
+                self.watches.insert(watch, unit.key().task);
                 // Written to between the look and the watch?
                 if self
                     .units
@@ -105,6 +124,7 @@ impl Supervisor {
         if let (Some(watch), Some(inotify)) = (unit.output.watch, &self.inotify) {
             self.watches.remove(&watch);
             inotify.forget(watch);
+            self.look_behind(watch, unit.key().task);
         }
     }
 }

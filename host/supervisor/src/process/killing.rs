@@ -18,17 +18,25 @@ const KILL: i32 = 9;
 /// The first pause between two rounds of killing; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
-/// How long the answer to a purge waits for processes that do not die at once.
-const PURGE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the answer to a kill or a purge waits for processes that do not die at once.
+const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 const LEFT_BEHIND_SOON: Duration = Duration::from_secs(1);
 const LEFT_BEHIND_AT_REST: Duration = Duration::from_secs(30);
 
-/// A daemon that waits until nothing of a task is left.
-pub(super) struct PurgeWaiter {
+/// A daemon that waits for deaths.
+pub(super) struct Waiter {
     session: u64,
     request: u64,
-    task: TaskId,
+    awaited: Awaited,
     until: Instant,
+}
+
+/// What it waits for.
+enum Awaited {
+    /// That nothing of a unit lives.
+    Dead(UnitId, UnitKey),
+    /// That nothing of a task is left, nor known.
+    Forgotten(TaskId),
 }
 
 fn with_seed<T>(unit: &Unit, act: impl FnOnce(&Seed<'_>) -> T) -> T {
@@ -72,15 +80,31 @@ impl Supervisor {
         self.set_timer(grace, Timer::Kill(id));
     }
 
-    fn ask_to_end(&mut self, id: UnitId) {
+    pub(super) fn ask_to_end(&mut self, id: UnitId) {
         let Some(unit) = self.units.get_mut(id) else {
             return;
         };
         let group = unit.intent.group;
-        let members = with_seed(unit, |seed| self.trees.signal(group, seed, TERM));
-        if group.is_none() {
+        match with_seed(unit, |seed| self.trees.signal(group, seed, TERM)) {
             // Who leaves the session from here on is still known.
-            unit.seen = members;
+            Ok(members) if group.is_none() => unit.seen = members,
+            Ok(_) => {}
+            Err(error) => {
+                let key = unit.key();
+                super::say(&format!("only the main process of {key} is asked: {error}"));
+                if let Main::Running { pidfd, .. } = &unit.main {
+                    let _has_ended = process::signal(pidfd, TERM);
+                }
+            }
+        }
+    }
+
+    /// As [`Self::stop`] without any grace, answered once nothing of the tree lives.
+    pub(super) fn kill(&mut self, session: u64, request: u64, key: &UnitKey) -> Reply {
+        self.stop(key, Duration::ZERO);
+        match self.units.find(key) {
+            Some(id) => self.answer_once(session, request, Awaited::Dead(id, key.clone())),
+            None => Reply::Now(Answer::Done),
         }
     }
 
@@ -150,33 +174,47 @@ impl Supervisor {
                 self.begin_kill(id);
             }
         }
-        if self.units.of_task(task).is_empty() {
+        self.answer_once(session, request, Awaited::Forgotten(task))
+    }
+
+    fn answer_once(&mut self, session: u64, request: u64, awaited: Awaited) -> Reply {
+        if self.is_so(&awaited) {
             return Reply::Now(Answer::Done);
         }
-        let until = Instant::now() + PURGE_PATIENCE;
-        self.purges.push(PurgeWaiter {
+        let until = Instant::now() + DEATH_PATIENCE;
+        self.waiters.push(Waiter {
             session,
             request,
-            task,
+            awaited,
             until,
         });
         Reply::Later
     }
 
-    fn answer_purges(&mut self) {
-        if self.purges.is_empty() {
+    fn is_so(&self, awaited: &Awaited) -> bool {
+        match awaited {
+            Awaited::Dead(id, _) => self.units.get(*id).is_none_or(|unit| unit.settled),
+            Awaited::Forgotten(task) => self.units.of_task(*task).is_empty(),
+        }
+    }
+
+    fn answer_waiters(&mut self) {
+        if self.waiters.is_empty() {
             return;
         }
         let now = Instant::now();
-        let waiting = std::mem::take(&mut self.purges);
+        let waiting = std::mem::take(&mut self.waiters);
         for waiter in waiting {
-            let answer = if self.units.of_task(waiter.task).is_empty() {
+            let answer = if self.is_so(&waiter.awaited) {
                 Answer::Done
             } else if waiter.until <= now {
-                let detail = format!("processes of task {} do not die", waiter.task);
+                let detail = match waiter.awaited {
+                    Awaited::Dead(_, unit) => format!("processes of {unit} do not die"),
+                    Awaited::Forgotten(task) => format!("processes of task {task} do not die"),
+                };
                 Answer::NotDone(StopError::Unavailable { detail })
             } else {
-                self.purges.push(waiter);
+                self.waiters.push(waiter);
                 continue;
             };
             if let Some(session) = self.sessions.get_mut(&waiter.session) {
@@ -207,9 +245,10 @@ impl Supervisor {
         for id in std::mem::take(&mut self.to_tidy) {
             self.tidy(id);
         }
-        self.answer_purges();
+        self.answer_waiters();
         self.write_down();
         self.speak();
+        self.shorten_log();
     }
 
     pub(super) fn tidy(&mut self, id: UnitId) {
@@ -229,7 +268,8 @@ impl Supervisor {
         let group = unit.intent.group;
         let empty = match group {
             Some(group) => self.trees.is_empty(group),
-            None => with_seed(unit, |seed| self.trees.members(None, seed)).is_empty(),
+            None => with_seed(unit, |seed| self.trees.members(None, seed))
+                .is_ok_and(|members| members.is_empty()),
         };
         if empty {
             self.settle(id);

@@ -113,6 +113,8 @@ enum Seen {
     /// A child that an earlier supervisor forked is on its way to its program.
     SomebodyStarting,
     NamelessZombie,
+    /// There was no room to look at all of them.
+    Unclear,
     Nothing,
 }
 
@@ -138,7 +140,8 @@ impl Supervisor {
             }
             self.take_over_unit(remembered, same_boot, since);
         }
-        self.log.flush()?;
+        // A full disk is no reason not to look after what runs.
+        self.write_down();
         let claimed: Vec<GroupNumber> = self
             .units
             .iter()
@@ -234,6 +237,8 @@ impl Supervisor {
             self.begin_kill(id);
         } else if let Ending::Asked { .. } = ending {
             super::say(&format!("going on with the stop of {key}"));
+            // It was written down before TERM was sent, which may not have come to pass.
+            self.ask_to_end(id);
             self.grace_is_over(id);
         }
     }
@@ -249,8 +254,10 @@ impl Supervisor {
                 Seen::Main(process) => return Fate::Started(process),
                 Seen::NamelessZombie => return Fate::Unknown,
                 Seen::Nothing => return Fate::NeverStarted,
-                Seen::SomebodyStarting if Instant::now() < until => std::thread::sleep(LOOK_PAUSE),
-                Seen::SomebodyStarting => return Fate::Unknown,
+                Seen::SomebodyStarting | Seen::Unclear if Instant::now() < until => {
+                    std::thread::sleep(LOOK_PAUSE);
+                }
+                Seen::SomebodyStarting | Seen::Unclear => return Fate::Unknown,
             }
         }
     }
@@ -264,9 +271,14 @@ impl Supervisor {
         let mark = mark(&intent.unit);
         let (mut nameless_zombie, mut starting) = (false, false);
         let mut found: Vec<ProcessIdentity> = Vec::new();
-        for pid in process::all() {
-            let Ok(stat) = process::stat(pid) else {
-                continue;
+        let Ok(all) = process::all() else {
+            return Seen::Unclear;
+        };
+        for pid in all {
+            let stat = match process::stat(pid) {
+                Ok(stat) => stat,
+                Err(error) if process::is_no_room(&error) => return Seen::Unclear,
+                Err(_) => continue,
             };
             if stat.parent != guardian || pid == own || self.units.running_as(pid).is_some() {
                 continue;
@@ -284,7 +296,10 @@ impl Supervisor {
                     nameless_zombie = true;
                     false
                 }
-                None => process::has_environment(pid, &mark),
+                None => match process::has_environment(pid, &mark) {
+                    Ok(marked) => marked,
+                    Err(_) => return Seen::Unclear,
+                },
             };
             if ours {
                 found.push(ProcessIdentity {

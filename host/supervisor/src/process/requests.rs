@@ -1,13 +1,13 @@
 //! What daemons ask, and their answers.
 
-use taskwright_capability::StopError;
+use taskwright_capability::{SpawnError, StopError};
 use taskwright_model::UnitKey;
 use taskwright_native::{daemonize, process};
 
 use super::Supervisor;
 use crate::session::Said;
 use crate::unit::Main;
-use crate::wire::{Answer, PROTOCOL_VERSION, Request, SupervisorStatus};
+use crate::wire::{Answer, ENDING, PROTOCOL_VERSION, Request, SupervisorStatus};
 
 /// How many units one daemon may start before ends and others are looked at again.
 const MOST_STARTS_PER_TURN: usize = 2;
@@ -91,10 +91,17 @@ impl Supervisor {
                 let version = version.min(PROTOCOL_VERSION);
                 Answer::Welcome { version }
             }
+            Request::Spawn(_) if self.finished => {
+                let detail = ENDING.to_owned();
+                Answer::NotSpawned(SpawnError::Unavailable { detail })
+            }
             Request::Spawn(request) => match self.start(*request) {
                 Ok(spawned) => Answer::Spawned(spawned),
                 Err(error) => Answer::NotSpawned(error),
             },
+            Request::Stop { unit, grace } if grace.is_zero() => {
+                return self.kill(session, id, &unit);
+            }
             Request::Stop { unit, grace } => {
                 self.stop(&unit, grace);
                 Answer::Done

@@ -2,23 +2,30 @@
 //! twice or loses one.
 
 use std::ffi::{CString, OsStr};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use taskwright_capability::{SpawnError, SpawnRequest, Spawned};
 use taskwright_model::ProcessIdentity;
 use taskwright_native::events::Interest;
+use taskwright_native::scan::Seed;
 use taskwright_native::spawn::{self, Command};
 use taskwright_native::tree::{Entry, GroupNumber};
-use taskwright_native::{Child, SpawnFault, files, process};
+use taskwright_native::{Child, SpawnFault, exit, files, process};
 
 use super::{Supervisor, UNIT_BIT, keeping, now};
 use crate::output::OutputStream;
 use crate::record::{Intent, Record};
 use crate::unit::{Main, Parent, Timer, Unit, mark};
+
+const KILL: i32 = 9;
+/// How long the loop stands still for a killed newborn.
+const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
 impl Supervisor {
     /// Starts a unit, or finds it.
@@ -32,6 +39,7 @@ impl Supervisor {
         }
         let prepared = Prepared::new(&request)?;
         let files = self.open_output(&request.directory)?;
+        let reserve = self.reserve()?;
         let group = self.trees.lease().map_err(|error| SpawnError::NoRoom {
             detail: format!("a cgroup could not be made: {error}"),
         })?;
@@ -54,12 +62,40 @@ impl Supervisor {
                 return Err(explain(fault, &request));
             }
         };
-        Ok(self.watch_child(intent, child))
+        drop(reserve);
+        // Ours and not reaped, so its entry in /proc is there even if it has ended already.
+        match process::stat(child.pid) {
+            Ok(stat) => Ok(self.watch_child(intent, child, stat.start_ticks)),
+            Err(error) => Err(self.refuse_child(&intent, &child, &error)),
+        }
     }
 
-    fn watch_child(&mut self, intent: Intent, child: Child) -> Spawned {
-        // Ours and not reaped, so its entry in /proc is there even if it has ended already.
-        let start_ticks = process::stat(child.pid).map_or(0, |stat| stat.start_ticks);
+    /// A descriptor for the look at the new process, which must not fail once it runs.
+    fn reserve(&self) -> Result<File, SpawnError> {
+        self.null.try_clone().map_err(|error| SpawnError::NoRoom {
+            detail: format!("there is no descriptor left: {error}"),
+        })
+    }
+
+    /// Without its start time nobody could tell the process from another one: it must not be.
+    fn refuse_child(&mut self, intent: &Intent, child: &Child, error: &io::Error) -> SpawnError {
+        let mark = mark(&intent.unit);
+        let seed = Seed {
+            main: (child.pid, 0),
+            mark: &mark,
+            seen: &[],
+        };
+        let _has_ended = process::signal(&child.pidfd, KILL);
+        // Its group is not used again: what it may have started dies in there.
+        let _dying = self.trees.kill(intent.group, &seed);
+        let _reaped_with_the_orphans = exit::reap_within(&child.pidfd, KILLED_WITHIN);
+        self.log.put(&Record::NotSpawned(intent.unit.clone()));
+        SpawnError::NoRoom {
+            detail: format!("the new process could not be looked at and was killed: {error}"),
+        }
+    }
+
+    fn watch_child(&mut self, intent: Intent, child: Child, start_ticks: u64) -> Spawned {
         let process = ProcessIdentity {
             pid: child.pid.cast_unsigned(),
             start_ticks,

@@ -172,3 +172,19 @@ async fn many_at_once_all_end_truly() {
     assert_eq!(host.client.list().await.unwrap().len(), 200);
     host.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_meets_the_end_of_the_supervisor_is_done_by_the_next() {
+    let mut host = Host::start().await;
+    for _ in 0..20 {
+        let request = host.request(&["sh", "-c", "exit 8"]);
+        let unit = request.unit.clone();
+        let (ended, spawned) =
+            tokio::join!(host.client.shutdown_if_idle(), host.client.spawn(request));
+        spawned.unwrap();
+        let end = host.end_of(&unit).await;
+        assert_eq!(end.status, Some(ExitStatus::Code(8)), "{ended:?}");
+        host.client.purge(unit.task).await.unwrap();
+    }
+    host.finish().await;
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use taskwright_capability::{Lifetime, ProcessHost as _};
+use taskwright_capability::{Lifetime, ProcessHost as _, UnitState};
 use taskwright_model::ExitStatus;
 use taskwright_supervisor::TreeLevel;
 
@@ -142,4 +142,26 @@ async fn stopping_an_ended_unit_kills_what_it_left() {
         .unwrap();
     wait_until_dead(child);
     host.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_without_grace_is_answered_once_the_tree_is_dead() {
+    for level in LEVELS {
+        let Some(mut host) = at(level).await else {
+            continue;
+        };
+        let running = host
+            .shell("setsid sleep 1000 & echo $! > child; exec sleep 1000")
+            .await;
+        let child = running.pid_in("child");
+        let unit = running.request.unit.clone();
+        host.client
+            .stop(unit.clone(), Duration::ZERO)
+            .await
+            .unwrap();
+        assert!(!lives(child), "{level}");
+        let state = host.client.inspect(unit).await.unwrap();
+        assert!(matches!(state, Some(UnitState::Ended(_))), "{state:?}");
+        host.finish().await;
+    }
 }
