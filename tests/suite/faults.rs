@@ -332,3 +332,31 @@ fn requests_in_flight_are_answered_before_it_ends() {
         assert_eq!(exit_code(&client.until_ended(&name, SOON)), 0);
     }
 }
+
+#[test]
+fn what_a_task_mounted_is_not_removed_through_the_mount() {
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    let outside = daemon.home().path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("precious"), "kept").unwrap();
+    let script = format!("mkdir m && mount --bind {} m", outside.display());
+    if exit_code(&client.run(&shell("mounts", &script))) != 0 {
+        return skip("a task cannot mount here");
+    }
+    let mount_point = daemon.home().data().join("mounts/m");
+    client.delete("/tasks/mounts").expect(204);
+    // Tried at once and again and again; none of it may reach through the mount.
+    let until = Instant::now() + std::time::Duration::from_secs(1);
+    eventually(SOON, "its removal was tried a few times", || {
+        assert!(outside.join("precious").exists());
+        Instant::now() >= until
+    });
+    assert!(client.task("mounts")["deletionTimestamp"].is_string());
+    let unmounted = std::process::Command::new("umount")
+        .arg(&mount_point)
+        .status();
+    assert!(unmounted.unwrap().success());
+    client.until_gone("mounts", SOON);
+    assert!(outside.join("precious").exists());
+}

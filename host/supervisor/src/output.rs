@@ -49,6 +49,29 @@ pub struct OutputPiece {
 /// The most bytes one read answers, whatever was asked for.
 pub const MOST_READ_BYTES: usize = 4 * 1024 * 1024;
 
+/// A mount at or below `directory`, if there is one: what a task mounted and did not unmount is
+/// somebody else's and must not be removed through it (proc_pid_mountinfo(5), field 5).
+fn mount_within(directory: &Path) -> io::Result<Option<String>> {
+    let directory = std::fs::canonicalize(directory)?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = table.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(mounts
+        .map(unescaped)
+        .find(|mount| Path::new(mount).starts_with(&directory)))
+}
+
+/// A path of mountinfo: space, tab, newline and backslash stand there as octal escapes.
+fn unescaped(text: &str) -> String {
+    let escapes = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    let replace = |text: String, (from, to): (&str, &str)| text.replace(from, to);
+    escapes.into_iter().fold(text.to_owned(), replace)
+}
+
 /// Reads below one data directory. Task directories are given relative to it.
 pub struct OutputReader {
     root: Dir,
@@ -194,6 +217,10 @@ impl OutputReader {
             Err(error) => return Err(error),
         };
         let removed = if found.is_dir() {
+            if let Some(mount) = mount_within(&self.path.join(task_dir))? {
+                let told = format!("{mount} is mounted there; unmount it, then it is removed");
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, told));
+            }
             self.root.remove_dir_all(task_dir)
         } else {
             self.root.remove_file(task_dir)

@@ -332,6 +332,8 @@ async fn plain(
 struct Cursor {
     stream: Stream,
     next: u64,
+    /// How far it was looked at without finding anything to tell.
+    looked_at: u64,
 }
 
 async fn begin(
@@ -346,6 +348,7 @@ async fn begin(
         cursors.push(Cursor {
             stream: *stream,
             next,
+            looked_at: 0,
         });
     }
     Ok(cursors)
@@ -368,6 +371,7 @@ fn places(id: &str, streams: &[Stream]) -> Result<Vec<Cursor>, Problem> {
         .map(|(stream, next)| Cursor {
             stream: *stream,
             next,
+            looked_at: 0,
         })
         .collect())
 }
@@ -482,12 +486,16 @@ impl Follower {
             if phase == Phase::Live {
                 cut_half_character(&mut chunk.bytes);
             }
-            if chunk.bytes.is_empty() {
-                continue;
-            }
             let next = chunk.offset + chunk.bytes.len() as u64;
+            let is_empty = chunk.bytes.is_empty();
             if let Some(place) = self.cursors.get_mut(index) {
-                place.next = next;
+                place.next = next.max(cursor.next);
+                // Nothing to tell of what is there, as half a character or a hole: only what
+                // comes after it is worth another look.
+                place.looked_at = if is_empty { chunk.end } else { next };
+            }
+            if is_empty {
+                continue;
             }
             let text = std::str::from_utf8(&chunk.bytes).ok();
             let view = PieceView {
@@ -509,7 +517,8 @@ impl Follower {
         let heartbeat = self.state.limits.heartbeat;
         let grown = self.cursors.iter().map(|cursor| {
             let key = self.task.key.clone();
-            outputs.grown(key, cursor.stream, cursor.next, heartbeat)
+            let seen = cursor.next.max(cursor.looked_at);
+            outputs.grown(key, cursor.stream, seen, heartbeat)
         });
         tokio::select! {
             () = &mut self.end => self.phase = Phase::Ended,
