@@ -196,18 +196,6 @@ impl Inotify {
         Ok(inotify::add_watch(&self.0, path, flags)?)
     }
 
-    /// Watches `path` for every write, creation and deletion.
-    ///
-    /// # Errors
-    /// `ENOSPC` when the user's watches are used up.
-    pub fn every_write(&self, path: &Path) -> io::Result<i32> {
-        let flags = inotify::WatchFlags::MODIFY
-            | inotify::WatchFlags::CREATE
-            | inotify::WatchFlags::DELETE_SELF
-            | inotify::WatchFlags::DONT_FOLLOW;
-        Ok(inotify::add_watch(&self.0, path, flags)?)
-    }
-
     /// Watches no longer. A watch that is gone already is fine.
     pub fn forget(&self, watch: i32) {
         let _gone_already = inotify::remove_watch(&self.0, watch);

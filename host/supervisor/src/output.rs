@@ -89,12 +89,6 @@ impl OutputReader {
         Ok(Self { root, path })
     }
 
-    /// The data directory.
-    #[must_use]
-    pub fn data_dir(&self) -> &Path {
-        &self.path
-    }
-
     /// Up to `most` bytes from `offset`. An output that does not exist yet is empty. Blocks on
     /// the disk.
     ///
