@@ -289,13 +289,14 @@ fn a_torn_tail_of_the_journal_is_survived() {
     daemon.kill();
     let mut wal = database(daemon.home()).into_os_string();
     wal.push("-wal");
-    let length = std::fs::metadata(&wal).unwrap().len();
-    // Power was lost in the middle of a write.
+    let bytes = std::fs::read(&wal).unwrap();
+    // Power was lost in the middle of a write: of the last one, before the room made of zeros.
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
     std::fs::File::options()
         .write(true)
         .open(&wal)
         .unwrap()
-        .set_len(length - 100)
+        .set_len(end - 100)
         .unwrap();
     daemon.start_again();
     assert_eq!(exit_code(&client.task("early")), 8);

@@ -12,6 +12,7 @@
 //! | `history` | reading the feed, beside the writer |
 //! | `load` | everything on record, damaged records set aside |
 //! | `salvage` | what can still be read out of a malformed database |
+//! | `reserve` | room for the write-ahead log |
 //! | `witness` | a second opinion on how far the journal went |
 //! | `record` | the bytes of one record, and every form they ever had |
 //!
@@ -27,6 +28,7 @@ mod load;
 mod lock;
 mod open;
 mod record;
+mod reserve;
 mod salvage;
 mod schema;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::history::SqliteFeedHistory;
 use crate::journal::{Parts, SqliteJournal};
 use crate::load::{self, Loaded};
 use crate::lock::{Lock, LockError};
+use crate::reserve;
 use crate::salvage::{self, SalvageError, beside};
 use crate::schema::{self, Found};
 use crate::witness::{Progress, Witness};
@@ -27,6 +28,9 @@ pub struct Options {
     pub feed_lines_kept: u64,
     /// The newest feed lines handed out with [`Recovered`].
     pub feed_lines_loaded: usize,
+    /// Whether opening makes room for the log, 16 MiB, so that commits are faster from the first
+    /// one on. For a store that is used for long.
+    pub reserve_log: bool,
 }
 
 impl Options {
@@ -37,6 +41,7 @@ impl Options {
             now,
             feed_lines_kept: 200_000,
             feed_lines_loaded: 10_000,
+            reserve_log: true,
         }
     }
 }
@@ -147,6 +152,11 @@ impl Store {
         witness
             .write(progress)
             .map_err(io_error("write", &witness_path))?;
+        if options.reserve_log
+            && let Err(error) = reserve::reserve(&beside(&path, "-wal"), schema::LOG_BYTES)
+        {
+            tracing::debug!(%error, "no room was made for the log: the first commits are slower");
+        }
         let history = SqliteFeedHistory::open(&path, Arc::clone(&lock))
             .map_err(|error| sqlite_error(&path, error))?;
         for damage in &loaded.damage {

@@ -17,6 +17,9 @@ pub(crate) const APPLICATION_ID: u32 = 0x5457_7374;
 /// SQLite's default: pages that are written again and again are then copied a quarter as often,
 /// and the log stays at about 16 MiB.
 const CHECKPOINT_PAGES: u32 = 4000;
+const PAGE_BYTES: u32 = 4096;
+/// What such a log is long: a header, and a header for each page.
+pub(crate) const LOG_BYTES: u64 = 32 + (PAGE_BYTES as u64 + 24) * CHECKPOINT_PAGES as u64;
 
 /// Tasks are in a table with row numbers, because bodies above about 1000 bytes would each
 /// occupy pages of their own in a table without. Row numbers of idempotency keys grow with
@@ -72,7 +75,7 @@ pub(crate) fn identify(connection: &Connection) -> rusqlite::Result<Found> {
 
 /// Sets a connection up for durable group commits.
 pub(crate) fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "page_size", 4096)?;
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;

@@ -14,4 +14,5 @@ mod measure;
 mod memory;
 mod open;
 mod record;
+mod reserve;
 pub(crate) mod samples;

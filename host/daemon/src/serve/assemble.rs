@@ -38,6 +38,8 @@ pub(crate) struct Surroundings {
     pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Where compiled plugins are kept, if not in the data directory.
     pub(crate) cache: Option<PathBuf>,
+    /// Whether the store is for more than a moment.
+    pub(crate) lasting: bool,
     /// Cancelled when the daemon is to stop.
     pub(crate) shutdown: CancellationToken,
 }
@@ -73,7 +75,10 @@ impl Daemon {
 
         // The store first: its lock says that this directory is ours, supervisor and all.
         let cache = surroundings.cache.unwrap_or_else(|| data_dir.cache());
-        let (store, engine) = tokio::join!(open_store(&data_dir), start_engine(cache));
+        let (store, engine) = tokio::join!(
+            open_store(&data_dir, surroundings.lasting),
+            start_engine(cache)
+        );
         let (journal, history, recovered) = store?;
         let engine = engine?;
 
@@ -196,9 +201,14 @@ impl Daemon {
 
 async fn open_store(
     data_dir: &DataDir,
+    lasting: bool,
 ) -> anyhow::Result<(SqliteJournal, SqliteFeedHistory, Recovered)> {
     let directory = data_dir.own();
-    let opening = move || Store::open(&directory, Options::at(RealClock.now()));
+    let options = Options {
+        reserve_log: lasting,
+        ..Options::at(RealClock.now())
+    };
+    let opening = move || Store::open(&directory, options);
     // Damage is told by the store itself; it goes on with what could be read.
     Ok(tokio::task::spawn_blocking(opening).await??)
 }

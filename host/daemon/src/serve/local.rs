@@ -66,6 +66,7 @@ impl LocalDaemon {
         let surroundings = Surroundings {
             metrics: Arc::new(String::new),
             cache: cache_folder(),
+            lasting: false,
             shutdown: shutdown.clone(),
         };
         let daemon = Daemon::assemble(&config, bound, surroundings).await?;

@@ -56,6 +56,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let surroundings = Surroundings {
         metrics: metrics.renderer(),
         cache: None,
+        lasting: true,
         shutdown,
     };
     let mut daemon = Daemon::assemble(&config, bound, surroundings).await?;
