@@ -274,11 +274,7 @@ impl Strategies for Obedient {
     fn start(&self, task: StrategyTask) -> BoxFuture<'_, Result<Stepped, StrategyError>> {
         async move {
             let Work::Process(process) = &task.task.spec.work else {
-                let step = wait();
-                return Ok(Stepped {
-                    step,
-                    process: None,
-                });
+                return Ok(wait().into());
             };
             let words: Vec<&str> = process.command.iter().map(String::as_str).collect();
             let step = match words.as_slice() {
@@ -294,10 +290,7 @@ impl Strategies for Obedient {
                 }
                 _ => wait(),
             };
-            Ok(Stepped {
-                step,
-                process: None,
-            })
+            Ok(step.into())
         }
         .boxed()
     }
@@ -313,10 +306,7 @@ impl Strategies for Obedient {
                 StrategyEvent::StopRequested { .. } => Step::Done(Outcome::Signaled { signal: 15 }),
                 _ => wait(),
             };
-            Ok(Stepped {
-                step,
-                process: None,
-            })
+            Ok(step.into())
         }
         .boxed()
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use taskwright_model::{AttemptNumber, Event, Outcome, Task, TaskId, UnitName};
+use taskwright_model::{AttemptNumber, Event, Outcome, ProcessIdentity, Task, TaskId, UnitName};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -57,6 +57,17 @@ struct Entry {
     /// The shortest grace of which a stop was told: repeats that end nothing sooner are not.
     told_grace: Option<Duration>,
     wake: Option<AbortHandle>,
+}
+
+impl Entry {
+    /// Whether this is the first that is heard of this unit's end, which is noted.
+    fn is_first_end(&mut self, unit: &UnitName) -> bool {
+        let first = !self.ended_units.contains(unit);
+        if first {
+            self.ended_units.push(unit.clone());
+        }
+        first
+    }
 }
 
 #[derive(Clone)]
@@ -140,17 +151,16 @@ impl Attempts {
                 });
                 return;
             };
-            if entry.ended_units.contains(&report.unit) {
+            if !entry.is_first_end(&report.unit) {
                 return;
             }
-            entry.ended_units.push(report.unit.clone());
         }
-        let event = StrategyEvent::Exited {
-            unit: report.unit,
-            status: report.ended.status,
-            out_of_memory: report.ended.out_of_memory,
-        };
-        self.tell(report.task, report.attempt, event);
+        let (unit, end) = (report.unit, report.ended);
+        self.tell(
+            report.task,
+            report.attempt,
+            StrategyEvent::Exited { unit, end },
+        );
     }
 
     /// Forgets an attempt that the dispatcher ended by itself.
@@ -274,7 +284,11 @@ impl Attempts {
         self: &Arc<Self>,
         id: TaskId,
         attempt: AttemptNumber,
-        Stepped { step, process }: Stepped,
+        Stepped {
+            step,
+            process,
+            ended,
+        }: Stepped,
     ) -> Next {
         let mut entries = self.entries.lock();
         let Some(entry) = entries
@@ -285,10 +299,24 @@ impl Attempts {
         };
         let (state, wake_after) = match step {
             Step::Done(outcome) => {
+                // Short as it was, it ran.
+                let ran = !entry.started && process.is_some();
+                let started = started(attempt, process, entry.state.clone());
                 if let Some(wake) = entries.remove(&id).and_then(|entry| entry.wake) {
                     wake.abort();
                 }
-                self.say(id, Event::AttemptEnded { attempt, outcome });
+                let ended = Event::AttemptEnded { attempt, outcome };
+                self.tell_loop(match ran {
+                    true => Fact::Ran {
+                        task: id,
+                        started,
+                        ended,
+                    },
+                    false => Fact::Event {
+                        task: id,
+                        event: ended,
+                    },
+                });
                 return Next::Over;
             }
             Step::Wait { state, wake_after } => (state, wake_after),
@@ -306,17 +334,15 @@ impl Attempts {
             });
             entry.wake = Some(wake.abort_handle());
         }
+        for (unit, end) in ended {
+            if entry.is_first_end(&unit) {
+                let event = StrategyEvent::Exited { unit, end };
+                entry.waiting.push_back(Job::Event(event));
+            }
+        }
         if !entry.started {
             entry.started = true;
-            let strategy_state = state;
-            self.say(
-                id,
-                Event::Started {
-                    attempt,
-                    process,
-                    strategy_state,
-                },
-            );
+            self.say(id, started(attempt, process, state));
         } else if changed {
             let strategy_state = state;
             self.say(
@@ -353,8 +379,24 @@ impl Attempts {
     }
 
     fn say(&self, task: TaskId, event: Event) {
+        self.tell_loop(Fact::Event { task, event });
+    }
+
+    fn tell_loop(&self, fact: Fact) {
         // A closed channel means that the daemon goes down; the journal and the supervisor
         // know enough to go on from here.
-        let _ = self.facts.send(Fact::Event { task, event });
+        let _ = self.facts.send(fact);
+    }
+}
+
+fn started(
+    attempt: AttemptNumber,
+    process: Option<ProcessIdentity>,
+    strategy_state: Arc<[u8]>,
+) -> Event {
+    Event::Started {
+        attempt,
+        process,
+        strategy_state,
     }
 }

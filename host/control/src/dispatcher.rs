@@ -36,9 +36,6 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How long limits that passed while no daemon was there wait for ends that came before them.
 const LONGEST_SETTLING: Duration = Duration::from_secs(10);
-/// How long the news that a task runs waits for company. Nothing is lost with it, because the
-/// supervisor knows the process; and most short tasks end within this time, which saves a sync.
-const LINGER: Duration = Duration::from_millis(2);
 /// With as many attempts under way, more is about to happen: a turn waits a moment for it, so that
 /// one sync serves many. With fewer, waiting would only cost time.
 const CROWD: usize = 16;
@@ -182,6 +179,16 @@ pub enum Fact {
         task: TaskId,
         /// What happened.
         event: Event,
+    },
+    /// An attempt ended before anybody was told that it runs: both at once, so that they share a
+    /// commit.
+    Ran {
+        /// Which task.
+        task: TaskId,
+        /// [`Event::Started`].
+        started: Event,
+        /// [`Event::AttemptEnded`].
+        ended: Event,
     },
     /// What was left of a task is gone.
     Removed(TaskId),
@@ -363,10 +370,6 @@ impl<J: Journal> Dispatcher<J> {
             }
             if !more_to_do && self.held.is_empty() {
                 self.gather(&mut requests, &mut facts).await;
-                if requests.is_empty() && facts.iter().all(can_linger) {
-                    let more = self.gather(&mut requests, &mut facts);
-                    let _nothing_came = tokio::time::timeout(LINGER, more).await;
-                }
                 if self.book.active() >= CROWD {
                     tokio::time::sleep(COMPANY).await;
                 }
@@ -480,10 +483,14 @@ impl<J: Journal> Dispatcher<J> {
 
     fn take_fact(&mut self, fact: &Fact, now: Timestamp) {
         match fact {
-            Fact::Event { task, event } => {
-                if let Err(refusal) = self.book.event(*task, event, now) {
-                    tracing::debug!(%task, ?event, %refusal, "an event changed nothing");
-                }
+            Fact::Event { task, event } => self.take_event(*task, event, now),
+            Fact::Ran {
+                task,
+                started,
+                ended,
+            } => {
+                self.take_event(*task, started, now);
+                self.take_event(*task, ended, now);
             }
             Fact::Removed(task) => self.book.removed(*task, now),
             Fact::Output { task, seen } => self.book.saw_output(*task, *seen, now),
@@ -498,6 +505,12 @@ impl<J: Journal> Dispatcher<J> {
                     self.strays.push((*task, *attempt));
                 }
             }
+        }
+    }
+
+    fn take_event(&mut self, task: TaskId, event: &Event, now: Timestamp) {
+        if let Err(refusal) = self.book.event(task, event, now) {
+            tracing::debug!(%task, ?event, %refusal, "an event changed nothing");
         }
     }
 
@@ -730,7 +743,9 @@ fn keep_newest(held: &mut Vec<Fact>) {
                 event: Event::Progressed { .. },
             } => !seen.insert((0, *task)),
             Fact::Output { task, .. } => !seen.insert((1, *task)),
-            Fact::Event { .. } | Fact::Removed(_) | Fact::StrayUnit { .. } => false,
+            Fact::Event { .. } | Fact::Ran { .. } | Fact::Removed(_) | Fact::StrayUnit { .. } => {
+                false
+            }
         };
         if !superseded {
             newest.push(fact);
@@ -738,16 +753,6 @@ fn keep_newest(held: &mut Vec<Fact>) {
     }
     newest.reverse();
     *held = newest;
-}
-
-fn can_linger(fact: &Fact) -> bool {
-    matches!(
-        fact,
-        Fact::Event {
-            event: Event::Started { .. },
-            ..
-        }
-    )
 }
 
 fn refuse(reply: Reply, error: &CommitError) {

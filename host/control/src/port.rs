@@ -117,10 +117,8 @@ pub enum StrategyEvent {
     Exited {
         /// The strategy's word for the unit.
         unit: UnitName,
-        /// How; `None` when nobody who could know it was alive.
-        status: Option<ExitStatus>,
-        /// Whether the out-of-memory killer ended it.
-        out_of_memory: bool,
+        /// How.
+        end: UnitEnded,
     },
     /// The attempt is to stop. The strategy stops its units; their ends follow as events.
     StopRequested {
@@ -154,6 +152,20 @@ pub struct Stepped {
     pub step: Step,
     /// The main process, if this call started one.
     pub process: Option<ProcessIdentity>,
+    /// Ends of units that the strategy was told of during the call, and of which no report
+    /// follows. One that goes on waiting is told of them once more, as events.
+    pub ended: Vec<(UnitName, UnitEnded)>,
+}
+
+/// The step of a call that started nothing.
+impl From<Step> for Stepped {
+    fn from(step: Step) -> Self {
+        Self {
+            step,
+            process: None,
+            ended: Vec::new(),
+        }
+    }
 }
 
 /// Why a strategy call gave no step. Never the task's fault.

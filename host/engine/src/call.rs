@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use taskwright_control::port::StrategyTask;
+use taskwright_control::port::{StrategyTask, UnitEnded};
 use taskwright_model::{ProcessIdentity, UnitName};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, StoreLimits, Trap, WasmBacktrace};
@@ -85,6 +85,8 @@ pub(crate) struct Account {
     pub(crate) units: Vec<UnitName>,
     /// The process of the first of them.
     pub(crate) process: Option<ProcessIdentity>,
+    /// The ends of units that it was told of when it started or found them.
+    pub(crate) ended: Vec<(UnitName, UnitEnded)>,
     /// Lines it wrote to the log.
     pub(crate) lines: u32,
     /// Time spent in host functions that wait.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskwright_capability::{SpawnError, StopError, UnitEnd};
-use taskwright_control::port::{SpecProblem, Step, StrategyEvent, StrategyTask};
+use taskwright_capability::{SpawnError, StopError};
+use taskwright_control::port::{SpecProblem, Step, StrategyEvent, StrategyTask, UnitEnded};
 use taskwright_model::{ExitStatus, Outcome, Work};
 
 use crate::bindings::{process, runtime, types};
@@ -63,14 +63,9 @@ pub(crate) fn task(given: &StrategyTask) -> types::Task {
 /// The event that a call is told of.
 pub(crate) fn event(event: &StrategyEvent) -> runtime::Event {
     match event {
-        StrategyEvent::Exited {
-            unit,
-            status,
-            out_of_memory,
-        } => runtime::Event::Exited(runtime::UnitExit {
+        StrategyEvent::Exited { unit, end } => runtime::Event::Exited(runtime::UnitExit {
             unit: unit.as_str().to_owned(),
-            status: exit_status(*status),
-            out_of_memory: *out_of_memory,
+            end: self::end(*end),
         }),
         StrategyEvent::StopRequested { grace } => {
             runtime::Event::StopRequested(runtime::StopRequest {
@@ -90,9 +85,12 @@ fn exit_status(status: Option<ExitStatus>) -> types::ExitStatus {
     }
 }
 
-/// The end of a unit that was over before it could be waited for.
-pub(crate) fn unit_end(end: UnitEnd) -> types::ExitStatus {
-    exit_status(end.status)
+/// The end of a unit.
+pub(crate) fn end(end: UnitEnded) -> types::End {
+    types::End {
+        status: exit_status(end.status),
+        out_of_memory: end.out_of_memory,
+    }
 }
 
 /// What a strategy wants next. `seen` is the end that it was told of in this call: an outcome

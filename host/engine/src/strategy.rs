@@ -262,7 +262,7 @@ impl Strategies for Runtimes {
             let record = convert::task(&task);
             let told = convert::event(&event);
             let seen = match event {
-                StrategyEvent::Exited { status, .. } => status,
+                StrategyEvent::Exited { end, .. } => end.status,
                 _ => None,
             };
             let answer = self
@@ -288,6 +288,7 @@ fn stepped((step, account): (Step, Account)) -> Stepped {
     Stepped {
         step,
         process: account.process,
+        ended: account.ended,
     }
 }
 

@@ -90,6 +90,8 @@ pub(crate) struct Supervisor {
     /// The guardian's child whose end it is told was written down, once it is.
     to_acknowledge: Option<i32>,
     waiters: Vec<killing::Waiter>,
+    /// Who is answered when a unit that was just started has ended, or a moment later.
+    asked: HashMap<UnitId, requests::Asked>,
     write_again_due: bool,
     orphans_due: bool,
     left_behind_due: bool,
@@ -148,6 +150,7 @@ impl Supervisor {
             unreaped: Vec::new(),
             to_acknowledge: None,
             waiters: Vec::new(),
+            asked: HashMap::new(),
             write_again_due: false,
             orphans_due: false,
             left_behind_due: false,
@@ -223,6 +226,9 @@ impl Supervisor {
 
     fn timer(&mut self, timer: Timer) {
         match timer {
+            Timer::Answer(id) => {
+                let _whom = self.answer_start(id);
+            }
             Timer::Kill(id) => self.grace_is_over(id),
             Timer::KillAgain(id) => self.kill_round(id),
             Timer::Output(id) => self.look_at_output(id),

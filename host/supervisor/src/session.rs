@@ -22,8 +22,8 @@ pub(crate) struct Session {
     written: usize,
     /// Units whose ends this daemon is still to be told. Never more than there are units.
     pub(crate) to_report: VecDeque<UnitId>,
-    /// It said hello.
-    pub(crate) greeted: bool,
+    /// What it speaks, once it said hello.
+    pub(crate) version: Option<u32>,
     /// Whole requests were read that wait for their turn.
     pub(crate) more_to_serve: bool,
     /// What it is watched for, so that the kernel is told of changes only.
@@ -48,7 +48,7 @@ impl Session {
             out: Vec::new(),
             written: 0,
             to_report: VecDeque::new(),
-            greeted: false,
+            version: None,
             more_to_serve: false,
             watched: Interest::Read,
         })

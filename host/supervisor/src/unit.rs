@@ -240,6 +240,8 @@ impl Units {
 /// What is to be done at a time of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
+    /// A unit did not end soon: whoever asked for it is answered.
+    Answer(UnitId),
     /// The grace of a unit is over.
     Kill(UnitId),
     /// Another round of killing.
@@ -263,6 +265,11 @@ pub(crate) struct Timers(std::collections::BTreeSet<(Instant, Timer)>);
 impl Timers {
     pub(crate) fn set(&mut self, at: Instant, timer: Timer) {
         self.0.insert((at, timer));
+    }
+
+    /// Takes back a timer.
+    pub(crate) fn forget(&mut self, at: Instant, timer: Timer) {
+        self.0.remove(&(at, timer));
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {

@@ -16,7 +16,14 @@ use taskwright_model::{TaskId, TaskName, Timestamp, UnitKey};
 use crate::codec::{Malformed, Put, Take};
 
 /// What this side speaks. Both sides use the lower of the two.
-pub(crate) const PROTOCOL_VERSION: u32 = 1;
+///
+/// | version | since then |
+/// |---|---|
+/// | 1 | |
+/// | 2 | an end that the answer to a spawn tells of is not reported to the same daemon again |
+pub(crate) const PROTOCOL_VERSION: u32 = 2;
+/// The first version with [`Answer::Spawned`] that may come late, with the end.
+pub(crate) const ANSWERS_WITH_ENDS: u32 = 2;
 /// The longest frame that is read, without its length.
 pub(crate) const MOST_FRAME_BYTES: usize = 2 * 1024 * 1024;
 /// Why a supervisor that was told to end starts nothing more: the next one will.

@@ -1,10 +1,8 @@
 //! What the runtime answers, as plain functions of what it was told.
 
-use crate::exports::taskwright::plugin::runtime::{
-    ExitStatus, Failure, Problem, Step, Task, UnitExit,
-};
+use crate::exports::taskwright::plugin::runtime::{End, Failure, Problem, Step, Task};
 use crate::taskwright::plugin::process::{Error, SpawnRequest, Spawned};
-use crate::taskwright::plugin::types::{Command, Outcome, Waiting};
+use crate::taskwright::plugin::types::{Command, ExitStatus, Outcome, Waiting};
 
 /// The kind of work this runtime takes.
 pub(crate) const KIND: &str = "process";
@@ -104,12 +102,12 @@ pub(crate) fn spawn_request(task: Task) -> Result<SpawnRequest, Failure> {
 }
 
 /// What comes after asking for the start.
-///
-/// A unit that is over already is waited for all the same: its end follows as an event, and
-/// only there it is told whether memory ran out.
 pub(crate) fn after_spawn(answer: Result<Spawned, Error>) -> Result<Step, Failure> {
     match answer {
-        Ok(_) => Ok(wait()),
+        Ok(Spawned {
+            ended: Some(end), ..
+        }) => Ok(after_exit(end)),
+        Ok(Spawned { ended: None, .. }) => Ok(wait()),
         Err(Error::NotFound(sentence)) => Ok(unusable(NOT_FOUND, sentence)),
         Err(
             Error::NotExecutable(sentence)
@@ -124,7 +122,7 @@ pub(crate) fn after_spawn(answer: Result<Spawned, Error>) -> Result<Step, Failur
 }
 
 /// What the attempt's end is, by the end of its one unit.
-pub(crate) fn after_exit(end: &UnitExit) -> Step {
+pub(crate) fn after_exit(end: End) -> Step {
     Step::Done(match end.status {
         _ if end.out_of_memory => Outcome::OutOfMemory,
         ExitStatus::Code(code) => Outcome::Exited(code),

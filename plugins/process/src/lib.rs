@@ -48,7 +48,7 @@ impl Guest for ProcessRuntime {
 
     fn on_event(_: Task, _: Vec<u8>, event: Event) -> Result<Step, Failure> {
         match event {
-            Event::Exited(end) if end.unit == MAIN => Ok(decide::after_exit(&end)),
+            Event::Exited(end) if end.unit == MAIN => Ok(decide::after_exit(end.end)),
             // A unit of another name was never started here.
             Event::Exited(_) | Event::Woke | Event::Recovered => Ok(decide::wait()),
             Event::StopRequested(request) => {

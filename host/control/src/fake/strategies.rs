@@ -11,7 +11,7 @@ use taskwright_model::{
 };
 use tokio::sync::watch;
 
-use super::units::FakeUnits;
+use super::units::{FakeUnits, main_unit};
 use crate::port::{
     SpecProblem, Step, Stepped, Strategies, StrategyError, StrategyEvent, StrategyTask,
 };
@@ -22,6 +22,10 @@ pub enum OnStart {
     /// Starts the unit `main` and waits for it.
     #[default]
     Run,
+    /// Starts the unit, is told in the same call that it has ended with this code, and is done.
+    RunToEnd(u8),
+    /// As `RunToEnd`, but does not look at what it is told and waits for the event.
+    RunPastEnd(u8),
     /// Does not return before [`FakeStrategies::unblock`]; then like `Run`.
     Block,
     /// Fails, having started nothing.
@@ -176,17 +180,32 @@ impl FakeStrategies {
                 let _ = unblocked.wait_for(|names| names.contains(name)).await;
             }
             OnStart::Run => {}
+            OnStart::RunToEnd(code) | OnStart::RunPastEnd(code) => {
+                let status = ExitStatus::Code(code);
+                let (process, end) = self.units.spawn_and_end(id, attempt, status);
+                let step = match script.start {
+                    OnStart::RunToEnd(_) => outcome(end.status),
+                    _ => wait(b"running", None),
+                };
+                return Ok(Stepped {
+                    step,
+                    process: Some(process),
+                    ended: vec![(main_unit(), end)],
+                });
+            }
             OnStart::Fail(error) => return Err(error),
             OnStart::RunAndFail(error) => {
                 self.units.spawn(id, attempt);
                 return Err(error);
             }
-            OnStart::Done(outcome) => return Ok(done(outcome)),
-            OnStart::Wait(wake_after) => return Ok(wait(b"waiting", wake_after)),
+            OnStart::Done(outcome) => return Ok(Step::Done(outcome).into()),
+            OnStart::Wait(wake_after) => return Ok(wait(b"waiting", wake_after).into()),
         }
         let process = Some(self.units.spawn(id, attempt));
-        let step = wait(b"running", None);
-        Ok(Stepped { process, ..step })
+        Ok(Stepped {
+            process,
+            ..wait(b"running", None).into()
+        })
     }
 
     async fn follow_event(
@@ -210,21 +229,12 @@ impl FakeStrategies {
             .events
             .push((call.task.id, call.attempt, event.clone()));
         match event {
-            StrategyEvent::Exited { status, .. } => Ok(done(match status {
-                Some(ExitStatus::Code(code)) => Outcome::Exited {
-                    code,
-                    message: None,
-                },
-                Some(ExitStatus::Signal(signal)) => Outcome::Signaled { signal },
-                None => Outcome::Lost {
-                    message: "nobody was there".into(),
-                },
-            })),
+            StrategyEvent::Exited { end, .. } => Ok(outcome(end.status).into()),
             StrategyEvent::StopRequested { grace } => {
                 self.stop_unit(call, script.stop, grace);
-                Ok(wait(&state, None))
+                Ok(wait(&state, None).into())
             }
-            StrategyEvent::Woke | StrategyEvent::Recovered => Ok(wait(&state, None)),
+            StrategyEvent::Woke | StrategyEvent::Recovered => Ok(wait(&state, None).into()),
         }
     }
 
@@ -336,17 +346,20 @@ impl Strategies for OneLife {
     }
 }
 
-fn wait(state: &[u8], wake_after: Option<Duration>) -> Stepped {
+fn wait(state: &[u8], wake_after: Option<Duration>) -> Step {
     let state = state.into();
-    Stepped {
-        step: Step::Wait { state, wake_after },
-        process: None,
-    }
+    Step::Wait { state, wake_after }
 }
 
-fn done(outcome: Outcome) -> Stepped {
-    Stepped {
-        step: Step::Done(outcome),
-        process: None,
-    }
+fn outcome(status: Option<ExitStatus>) -> Step {
+    Step::Done(match status {
+        Some(ExitStatus::Code(code)) => Outcome::Exited {
+            code,
+            message: None,
+        },
+        Some(ExitStatus::Signal(signal)) => Outcome::Signaled { signal },
+        None => Outcome::Lost {
+            message: "nobody was there".into(),
+        },
+    })
 }

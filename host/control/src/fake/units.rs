@@ -105,6 +105,24 @@ impl FakeUnits {
         unit.process.unwrap_or(fresh)
     }
 
+    /// As [`FakeUnits::spawn`], and the unit ends before that is answered: no report follows.
+    pub fn spawn_and_end(
+        &self,
+        task: TaskId,
+        attempt: AttemptNumber,
+        status: ExitStatus,
+    ) -> (ProcessIdentity, UnitEnded) {
+        let process = self.spawn(task, attempt);
+        let fresh = UnitEnded {
+            status: Some(status),
+            out_of_memory: false,
+        };
+        let mut inner = self.inner.lock();
+        let unit = inner.units.get_mut(&(task, attempt));
+        let ended = unit.map(|unit| *unit.ended.get_or_insert(fresh));
+        (process, ended.unwrap_or(fresh))
+    }
+
     /// The unit ends like this, if it is alive, and that is reported.
     pub fn end(&self, task: TaskId, attempt: AttemptNumber, status: Option<ExitStatus>) {
         if let Some(unit) = self.inner.lock().units.get_mut(&(task, attempt))

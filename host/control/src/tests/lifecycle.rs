@@ -15,6 +15,30 @@ async fn a_task_runs_and_its_exit_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_that_the_start_was_told_of_needs_no_event() {
+    let world = world().await;
+    script(&world, "a", on_start(OnStart::RunToEnd(7)));
+    let task = world.submit("a", spec()).await.unwrap();
+    let ended = world.until_state("a", "ended").await;
+    assert_eq!(ending(&ended), "exit 7");
+    assert!(ended.attempt().unwrap().started_at.is_some());
+    settle().await;
+    assert_eq!(world.strategies.events(), []);
+    assert_eq!(world.units.orders(), [Order::Release(task.id, FIRST)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strategy_that_waits_is_told_again_what_the_start_was_told() {
+    let world = world().await;
+    script(&world, "a", on_start(OnStart::RunPastEnd(7)));
+    let task = world.submit("a", spec()).await.unwrap();
+    assert_eq!(end_of(&world, "a").await, "exit 7");
+    world.units.report(task.id, FIRST);
+    settle().await;
+    assert_eq!(world.strategies.events().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_for_an_unknown_task_answers_so() {
     let world = world().await;
     let answer = world.control.wait(&task_key("a"), seconds(60)).await;

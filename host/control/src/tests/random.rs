@@ -38,6 +38,8 @@ enum Kind {
     Retried,
     Traps,
     Limited,
+    Quick,
+    QuickUnseen,
 }
 
 fn kinds() -> impl Strategy<Value = Kind> {
@@ -49,6 +51,8 @@ fn kinds() -> impl Strategy<Value = Kind> {
         Kind::Retried,
         Kind::Traps,
         Kind::Limited,
+        Kind::Quick,
+        Kind::QuickUnseen,
     ])
 }
 
@@ -77,6 +81,8 @@ fn prepare(world: &FakeWorld, name: &str, kind: Kind) -> taskwright_model::TaskS
         Kind::Plain => {}
         Kind::Blocks => acts.start = OnStart::Block,
         Kind::IgnoresStop => acts.stop = OnStop::Ignores,
+        Kind::Quick => acts.start = OnStart::RunToEnd(0),
+        Kind::QuickUnseen => acts.start = OnStart::RunPastEnd(1),
         Kind::SlowStop => acts.stop = OnStop::EndsAfterGrace,
         Kind::Retried => wanted = retried(3, Duration::from_millis(500)),
         Kind::Traps => {

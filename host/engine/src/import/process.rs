@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskwright_capability::{Lifetime, SpawnRequest};
-use taskwright_control::port::StrategyTask;
+use taskwright_control::port::{StrategyTask, UnitEnded};
 use taskwright_model::{UnitKey, UnitName};
 
 use crate::bindings::process::{Error, Host, SpawnRequest as Request, Spawned};
@@ -35,7 +35,7 @@ impl Host for CallState {
             }
             self.account.units.push(unit.clone());
         }
-        let request = match self.complete(given, unit, request) {
+        let request = match self.complete(given, unit.clone(), request) {
             Ok(request) => request,
             Err(error) => return Ok(Err(error)),
         };
@@ -49,9 +49,16 @@ impl Host for CallState {
         Ok(match answer {
             Ok(spawned) => {
                 self.account.process.get_or_insert(spawned.process);
+                let ended = spawned.exit.map(|end| UnitEnded {
+                    status: end.status,
+                    out_of_memory: end.out_of_memory,
+                });
+                if let Some(end) = ended {
+                    self.account.ended.push((unit, end));
+                }
                 Ok(Spawned {
                     pid: spawned.process.pid,
-                    ended: spawned.exit.map(convert::unit_end),
+                    ended: ended.map(convert::end),
                 })
             }
             Err(error) => Err(convert::spawn_error(&error)),

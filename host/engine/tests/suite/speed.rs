@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use taskwright_control::port::{Strategies, StrategyEvent, StrategyTask};
+use taskwright_control::port::{Strategies, StrategyEvent, StrategyTask, UnitEnded};
 use taskwright_engine::CallLimits;
 use taskwright_model::{EnvVar, ExitStatus, UnitName, Work};
 
@@ -76,8 +76,10 @@ async fn calls_and_loads() {
     .await;
     let event = StrategyEvent::Exited {
         unit: UnitName::parse("main").unwrap(),
-        status: Some(ExitStatus::Code(0)),
-        out_of_memory: false,
+        end: UnitEnded {
+            status: Some(ExitStatus::Code(0)),
+            out_of_memory: false,
+        },
     };
     measure("on-event", async || {
         let state = Arc::from([]);

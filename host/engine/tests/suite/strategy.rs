@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskwright_capability::fake::Mood;
-use taskwright_capability::{Lifetime, SpawnError};
-use taskwright_control::port::{Plugins, Step, Strategies, StrategyError, StrategyEvent};
-use taskwright_model::{ExitStatus, Outcome, RuntimeName, Task, UnitName, Work};
+use taskwright_capability::{Lifetime, SpawnError, UnitEnd};
+use taskwright_control::port::{
+    Plugins, Step, Strategies, StrategyError, StrategyEvent, UnitEnded,
+};
+use taskwright_model::{ExitStatus, Outcome, RuntimeName, Task, Timestamp, UnitName, Work};
 
 use crate::support::{Bench, command, given, mischief};
 
@@ -21,8 +23,10 @@ fn process_spec(task: &mut Task, change: impl FnOnce(&mut taskwright_model::Proc
 fn exited(status: Option<ExitStatus>, out_of_memory: bool) -> StrategyEvent {
     StrategyEvent::Exited {
         unit: UnitName::parse("main").unwrap(),
-        status,
-        out_of_memory,
+        end: UnitEnded {
+            status,
+            out_of_memory,
+        },
     }
 }
 
@@ -31,6 +35,31 @@ fn wait() -> Step {
         state: Arc::from([]),
         wake_after: None,
     }
+}
+
+#[tokio::test]
+async fn an_end_within_the_start_is_the_outcome_and_is_accounted_for() {
+    let bench = Bench::with_process().await;
+    let task = command(&["true"]);
+    let first = bench.runtimes.start(given(task.clone())).await.unwrap();
+    assert_eq!(first.ended, []);
+    let unit = bench.processes.spawned().remove(0).unit;
+    let end = UnitEnd {
+        status: Some(ExitStatus::Code(4)),
+        out_of_memory: false,
+        at: Timestamp::from_millis(0),
+    };
+    bench.processes.end(&unit, end);
+    let again = bench.runtimes.start(given(task)).await.unwrap();
+    let exited = Outcome::Exited {
+        code: 4,
+        message: None,
+    };
+    assert_eq!(again.step, Step::Done(exited));
+    let [(told, how)] = &again.ended[..] else {
+        panic!("{} ends", again.ended.len());
+    };
+    assert_eq!((told, how.status), (&unit.unit, end.status));
 }
 
 #[tokio::test]

@@ -118,8 +118,11 @@ impl Supervisor {
                 }
             }
             self.units.end(id, end);
-            for session in self.sessions.values_mut().filter(|session| session.greeted) {
-                session.to_report.push_back(id);
+            let told = self.answer_start(id);
+            for (session, one) in &mut self.sessions {
+                if one.version.is_some() && Some(*session) != told {
+                    one.to_report.push_back(id);
+                }
             }
             self.to_tidy.push(id);
         }

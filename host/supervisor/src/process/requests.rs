@@ -1,19 +1,33 @@
 //! What daemons ask, and their answers.
 
+use std::time::{Duration, Instant};
+
 use taskwright_capability::{SpawnError, StopError};
 use taskwright_model::UnitKey;
 use taskwright_native::{daemonize, process};
 
 use super::Supervisor;
+use super::starting::Started;
 use crate::session::Said;
-use crate::unit::Main;
-use crate::wire::{Answer, ENDING, PROTOCOL_VERSION, Request, SupervisorStatus};
+use crate::unit::{Main, Timer, Unit, UnitId};
+use crate::wire::{ANSWERS_WITH_ENDS, Answer, ENDING, PROTOCOL_VERSION, Request, SupervisorStatus};
 
 /// How many units one daemon may start before ends and others are looked at again.
 const MOST_STARTS_PER_TURN: usize = 2;
 const MOST_REQUESTS_PER_TURN: usize = 128;
 /// Units in one page of a list: below the longest frame even with the longest names.
 const UNITS_PER_PAGE: usize = 4096;
+
+/// How long the answer to a start waits for the end: most short commands are over by then, and
+/// their daemon needs to hear of them once only.
+const END_AWAITED: Duration = Duration::from_millis(2);
+
+/// Somebody who asked for a start.
+pub(super) struct Asked {
+    session: u64,
+    request: u64,
+    until: Instant,
+}
 
 /// Nothing of its kind can be answered now: it comes later, from a timer.
 pub(super) enum Reply {
@@ -87,8 +101,8 @@ impl Supervisor {
     fn carry_out(&mut self, session: u64, id: u64, request: Request) -> Reply {
         Reply::Now(match request {
             Request::Hello { version } => {
-                self.greet(session);
                 let version = version.min(PROTOCOL_VERSION);
+                self.greet(session, version);
                 Answer::Welcome { version }
             }
             Request::Spawn(_) if self.finished => {
@@ -96,7 +110,12 @@ impl Supervisor {
                 Answer::NotSpawned(SpawnError::Unavailable { detail })
             }
             Request::Spawn(request) => match self.start(*request) {
-                Ok(spawned) => Answer::Spawned(spawned),
+                Ok(Started::Now(unit)) => return self.answer_later(session, id, unit),
+                Ok(Started::Before(unit)) => {
+                    // Who asked first is not told of the end either: it is reported to both.
+                    let _whom = self.answer_start(unit);
+                    self.spawned(unit)
+                }
                 Err(error) => Answer::NotSpawned(error),
             },
             Request::Stop { unit, grace } if grace.is_zero() => {
@@ -114,7 +133,7 @@ impl Supervisor {
                 self.units
                     .find(&unit)
                     .and_then(|id| self.units.get(id))
-                    .map(crate::unit::Unit::state),
+                    .map(Unit::state),
             ),
             Request::List => {
                 self.list(session, id);
@@ -139,9 +158,9 @@ impl Supervisor {
     }
 
     /// A daemon that says hello is told every end that was not released.
-    fn greet(&mut self, id: u64) {
+    fn greet(&mut self, id: u64, version: u32) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.greeted = true;
+            session.version = Some(version);
             session.to_report = self
                 .units
                 .iter()
@@ -149,6 +168,44 @@ impl Supervisor {
                 .map(|(id, _)| id)
                 .collect();
         }
+    }
+
+    /// Answers a start once the unit has ended, or [`END_AWAITED`] from now.
+    fn answer_later(&mut self, session: u64, request: u64, unit: UnitId) -> Reply {
+        let version = self.sessions.get(&session).and_then(|one| one.version);
+        if version < Some(ANSWERS_WITH_ENDS) {
+            return Reply::Now(self.spawned(unit));
+        }
+        let until = Instant::now() + END_AWAITED;
+        self.timers.set(until, Timer::Answer(unit));
+        let asked = Asked {
+            session,
+            request,
+            until,
+        };
+        self.asked.insert(unit, asked);
+        Reply::Later
+    }
+
+    /// Answers who asked for a start, if nobody did yet; with whom it was answered.
+    pub(super) fn answer_start(&mut self, id: UnitId) -> Option<u64> {
+        let asked = self.asked.remove(&id)?;
+        self.timers.forget(asked.until, Timer::Answer(id));
+        let answer = self.spawned(id);
+        let session = self.sessions.get_mut(&asked.session)?;
+        session.answer(asked.request, &answer);
+        Some(asked.session)
+    }
+
+    fn spawned(&self, id: UnitId) -> Answer {
+        let gone = || {
+            Answer::NotSpawned(SpawnError::Unavailable {
+                detail: "its task was removed meanwhile".to_owned(),
+            })
+        };
+        self.units
+            .get(id)
+            .map_or_else(gone, |unit| Answer::Spawned(unit.spawned()))
     }
 
     fn list(&mut self, session: u64, id: u64) {

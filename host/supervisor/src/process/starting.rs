@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use taskwright_capability::{SpawnError, SpawnRequest, Spawned};
+use taskwright_capability::{SpawnError, SpawnRequest};
 use taskwright_model::ProcessIdentity;
 use taskwright_native::events::Interest;
 use taskwright_native::scan::Seed;
@@ -21,21 +21,25 @@ use taskwright_native::{Child, SpawnFault, exit, files, process};
 use super::{Supervisor, UNIT_BIT, keeping, now};
 use crate::output::OutputStream;
 use crate::record::{Intent, Record};
-use crate::unit::{Main, Parent, Timer, Unit, mark};
+use crate::unit::{Main, Parent, Timer, Unit, UnitId, mark};
 
 const KILL: i32 = 9;
 /// How long the loop stands still for a killed newborn.
 const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
+/// A unit that was asked for.
+pub(super) enum Started {
+    /// It is new.
+    Now(UnitId),
+    /// It was there.
+    Before(UnitId),
+}
+
 impl Supervisor {
     /// Starts a unit, or finds it.
-    pub(super) fn start(&mut self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
-        if let Some(unit) = self
-            .units
-            .find(&request.unit)
-            .and_then(|id| self.units.get(id))
-        {
-            return Ok(unit.spawned());
+    pub(super) fn start(&mut self, request: SpawnRequest) -> Result<Started, SpawnError> {
+        if let Some(id) = self.units.find(&request.unit) {
+            return Ok(Started::Before(id));
         }
         let prepared = Prepared::new(&request)?;
         let files = self.open_output(&request.directory)?;
@@ -65,7 +69,11 @@ impl Supervisor {
         drop(reserve);
         // Ours and not reaped, so its entry in /proc is there even if it has ended already.
         match process::stat(child.pid) {
-            Ok(stat) => Ok(self.watch_child(intent, child, stat.start_ticks)),
+            Ok(stat) => Ok(Started::Now(self.watch_child(
+                intent,
+                child,
+                stat.start_ticks,
+            ))),
             Err(error) => Err(self.refuse_child(&intent, &child, &error)),
         }
     }
@@ -95,7 +103,7 @@ impl Supervisor {
         }
     }
 
-    fn watch_child(&mut self, intent: Intent, child: Child, start_ticks: u64) -> Spawned {
+    fn watch_child(&mut self, intent: Intent, child: Child, start_ticks: u64) -> UnitId {
         let process = ProcessIdentity {
             pid: child.pid.cast_unsigned(),
             start_ticks,
@@ -112,7 +120,6 @@ impl Supervisor {
             parent: Parent::Us,
         };
         let unit = Unit::new(intent, process, at, main);
-        let spawned = unit.spawned();
         let id = self.units.insert(unit);
         if let Some(Main::Running { pidfd, .. }) = self.units.get(id).map(|unit| &unit.main)
             && let Err(error) = self.epoll.add(pidfd, UNIT_BIT | id.0, Interest::Read)
@@ -124,7 +131,7 @@ impl Supervisor {
             unit.output.due = true;
         }
         self.set_timer(keeping::PAUSE, Timer::Output(id));
-        spawned
+        id
     }
 
     fn spawn(

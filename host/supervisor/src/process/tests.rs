@@ -74,7 +74,9 @@ fn a_log_is_shortened_only_where_it_loses_nothing() {
     let request = turned.request("exit 7");
     let unit = request.unit.clone();
     turned.supervisor.log.want_rewriting();
-    let spawned = turned.supervisor.start(request).unwrap();
+    turned.supervisor.start(request).unwrap();
+    let id = turned.supervisor.units.find(&unit).unwrap();
+    let spawned = turned.supervisor.units.get(id).unwrap().spawned();
     let started = Record::Spawned {
         unit: unit.clone(),
         process: spawned.process,
@@ -82,7 +84,6 @@ fn a_log_is_shortened_only_where_it_loses_nothing() {
     };
     assert!(turned.on_record().contains(&started), "right after it");
 
-    let id = turned.supervisor.units.find(&unit).unwrap();
     let deadline = Instant::now() + PATIENCE;
     let end = loop {
         turned.supervisor.log.want_rewriting();

@@ -55,13 +55,17 @@ async fn many_deaths_of_the_supervisor_under_load_lose_nothing() {
             let request = host.request(&["sh", "-c", &format!("echo x >> runs; exit {code}")]);
             let client = host.client.clone();
             all.push((request.clone(), code));
-            starts.push(tokio::spawn(async move { client.spawn(request).await }));
+            let unit = request.unit.clone();
+            starts.push((
+                unit,
+                tokio::spawn(async move { client.spawn(request).await }),
+            ));
         }
         tokio::time::sleep(Duration::from_millis(u64::from(round) * 2)).await;
         kill(supervisor);
-        for start in starts {
+        for (unit, start) in starts {
             // The connection came back by itself and asked again.
-            start.await.unwrap().unwrap();
+            host.answered(&unit, start.await.unwrap().unwrap());
         }
     }
     for (request, code) in all {

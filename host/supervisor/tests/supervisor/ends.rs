@@ -69,7 +69,8 @@ async fn what_cannot_be_started_says_why() {
     );
     // A failed start leaves the key free.
     request.working_dir = None;
-    host.client.spawn(request.clone()).await.unwrap();
+    let spawned = host.client.spawn(request.clone()).await.unwrap();
+    host.answered(&request.unit, spawned);
     let end = host.end_of(&request.unit).await;
     assert_eq!(end.status, Some(ExitStatus::Code(0)));
     host.finish().await;
@@ -84,6 +85,25 @@ async fn a_script_without_shebang_is_run_by_the_shell() {
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
     let running = host.run(&[script.to_str().unwrap(), "9"]).await;
     assert_eq!(host.status_of(&running).await, Some(ExitStatus::Code(9)));
+    host.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_command_is_told_once_and_a_long_one_is_answered_soon() {
+    let mut host = Host::start().await;
+    // How fast a machine is today nobody knows; that of so many none ends in time is no accident.
+    let mut told = 0;
+    for code in 0..50 {
+        let short = host.shell(&format!("exit {code}")).await;
+        told += usize::from(short.spawned.exit.is_some());
+        assert_eq!(host.status_of(&short).await, Some(ExitStatus::Code(code)));
+    }
+    assert!(told > 0, "no answer brought an end");
+    // Every end is told of by now, once each: what comes next is the end of the last one.
+    let last = host.shell("sleep 0.05; exit 77").await;
+    assert_eq!(last.spawned.exit, None, "it was answered before its end");
+    let report = host.reports.recv().await.unwrap();
+    assert_eq!(report.unit, last.request.unit);
     host.finish().await;
 }
 
@@ -163,7 +183,7 @@ async fn many_at_once_all_end_truly() {
         waiting.push((unit, number, spawned));
     }
     for (unit, number, spawned) in waiting {
-        spawned.await.unwrap().unwrap();
+        host.answered(&unit, spawned.await.unwrap().unwrap());
         let end = host.end_of(&unit).await;
         assert_eq!(end.status, Some(ExitStatus::Code(number)));
         let state = host.client.inspect(unit).await.unwrap();
@@ -181,7 +201,7 @@ async fn a_start_that_meets_the_end_of_the_supervisor_is_done_by_the_next() {
         let unit = request.unit.clone();
         let (ended, spawned) =
             tokio::join!(host.client.shutdown_if_idle(), host.client.spawn(request));
-        spawned.unwrap();
+        host.answered(&unit, spawned.unwrap());
         let end = host.end_of(&unit).await;
         assert_eq!(end.status, Some(ExitStatus::Code(8)), "{ended:?}");
         host.client.purge(unit.task).await.unwrap();

@@ -85,6 +85,14 @@ impl Host {
         }
     }
 
+    /// Notes the end that an answer tells of: no report of it follows.
+    pub(crate) fn answered(&mut self, unit: &UnitKey, spawned: Spawned) -> Spawned {
+        if let Some(end) = spawned.exit {
+            self.ends.insert(unit.clone(), end);
+        }
+        spawned
+    }
+
     pub(crate) async fn try_run(
         &mut self,
         argv: &[&str],
@@ -96,7 +104,7 @@ impl Host {
 
     pub(crate) async fn run(&mut self, argv: &[&str]) -> Running {
         let (request, spawned) = self.try_run(argv).await;
-        let spawned = spawned.unwrap();
+        let spawned = self.answered(&request.unit, spawned.unwrap());
         Running { request, spawned }
     }
 

@@ -108,7 +108,8 @@ async fn a_unit_that_shall_not_leave_anything_does_not() {
         let mut request = host.request(&["sh", "-c", &script]);
         request.lifetime = Lifetime::KillDescendants;
         let child_file = request.directory.join("child");
-        host.client.spawn(request.clone()).await.unwrap();
+        let spawned = host.client.spawn(request.clone()).await.unwrap();
+        host.answered(&request.unit, spawned);
         let end = host.end_of(&request.unit).await;
         assert_eq!(end.status, Some(ExitStatus::Code(4)));
         let pid: i32 = std::fs::read_to_string(child_file)

@@ -107,10 +107,20 @@ fn a_command_that_cannot_be_had_ends_the_attempt_as_a_shell_would() {
 }
 
 #[test]
+fn a_unit_that_is_over_already_needs_no_event() {
+    let spawned = |ended| outcome(&after_spawn(Ok(Spawned { pid: 7, ended })).unwrap());
+    assert_eq!(spawned(None), "wait");
+    let ended = End {
+        status: ExitStatus::Code(3),
+        out_of_memory: false,
+    };
+    assert_eq!(spawned(Some(ended)), "Outcome::Exited(3)");
+}
+
+#[test]
 fn the_end_of_the_unit_is_the_end_of_the_attempt() {
     let end = |status, out_of_memory| {
-        outcome(&after_exit(&UnitExit {
-            unit: "main".to_owned(),
+        outcome(&after_exit(End {
             status,
             out_of_memory,
         }))
