@@ -246,8 +246,10 @@ impl Client {
             headers,
             body,
         } = request;
-        let mut head =
-            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+        if !headers.iter().any(|(name, _)| name == "host") {
+            head.push_str("host: localhost\r\n");
+        }
         if let Some(token) = &self.token {
             let _ = write!(head, "authorization: Bearer {token}\r\n");
         }

@@ -35,6 +35,7 @@ pub mod processes;
 pub mod reaper;
 pub mod stream;
 pub mod task;
+pub mod terminal;
 
 use std::time::{Duration, Instant};
 

@@ -3,9 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
+use taskwright_tests::cli::Running;
 use taskwright_tests::client::Target;
 use taskwright_tests::task::{flat, shell};
-use taskwright_tests::{Client, Daemon, Home, Options, Request, SOON};
+use taskwright_tests::{Client, Daemon, Home, Options, Request, SOON, binary, eventually};
 
 #[test]
 fn a_page_of_another_site_changes_nothing() {
@@ -16,6 +17,56 @@ fn a_page_of_another_site_changes_nothing() {
         .json(&flat("evil", &["true"]));
     client.send(foreign).expect(403);
     client.get("/tasks/evil").expect(404);
+}
+
+#[test]
+fn a_page_that_owns_a_name_which_points_here_changes_nothing() {
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    let port = daemon.address().port();
+    let from = |host: &str, task: &str| {
+        let origin = format!("http://{host}:{port}");
+        Request::new("POST", "/tasks")
+            .header("host", &format!("{host}:{port}"))
+            .header("origin", &origin)
+            .json(&flat(task, &["true"]))
+    };
+    client.send(from("evil.example", "evil")).expect(403);
+    client.get("/tasks/evil").expect(404);
+    client.send(from("127.0.0.1", "docs-page")).expect(201);
+    client.send(from("localhost", "docs-page-too")).expect(201);
+    client.send(from("[::1]", "docs-page-six")).expect(201);
+    // A name with a token is as good as any: the page would not know the token.
+    let guarded = guarded();
+    let client = guarded.client().with_token("s-token");
+    let named = Request::new("POST", "/tasks")
+        .header("host", "tasks.example")
+        .header("origin", "https://tasks.example")
+        .json(&flat("named", &["true"]));
+    client.send(named).expect(201);
+}
+
+#[test]
+fn a_daemon_that_is_open_to_all_says_so_loudly() {
+    let home = Home::new();
+    let mut command = home.command(binary::taskwright());
+    command
+        .arg("serve")
+        .arg("--listen-addr=0.0.0.0:0")
+        .arg(format!("--data-dir={}", home.data().display()));
+    let mut process = Running::start(&mut command, b"");
+    let warned = || {
+        process
+            .stderr()
+            .contains("ANYBODY WHO REACHES THIS MACHINE")
+    };
+    eventually(SOON, "it warns", warned);
+    process.process().kill();
+    assert!(
+        !Daemon::start().log().contains("ANYBODY"),
+        "not on loopback"
+    );
+    assert!(!guarded().log().contains("ANYBODY"));
 }
 
 /// A daemon with one token of each scope.

@@ -9,6 +9,7 @@ use taskwright_tests::cli::Running;
 use taskwright_tests::client::Target;
 use taskwright_tests::reaper::Owned;
 use taskwright_tests::task::{exit_code, flat, names, shell};
+use taskwright_tests::terminal::OnTerminal;
 use taskwright_tests::{Client, Daemon, Home, Options, Request, SOON, binary, cli, eventually};
 
 fn run(daemon: &Daemon, script: &str) -> taskwright_tests::Finished {
@@ -30,6 +31,26 @@ fn run_is_a_plain_command_in_a_pipe() {
     let finished = run(&daemon, "echo to stdout; echo to stderr >&2; exit 3").expect(3);
     assert_eq!(finished.stdout, "to stdout\n");
     assert_eq!(finished.stderr, "to stderr\n", "no progress, no notes");
+}
+
+#[test]
+fn on_a_terminal_a_line_tells_what_is_waited_for_and_goes_again() {
+    let daemon = Options::new().flag("--max-running=1").start();
+    let client = daemon.client();
+    client.submit(&flat("first", &["sleep", "600"]));
+    client.until_state("first", "running", SOON);
+    let mut command = daemon.command(&["run", "--name", "second", "--", "sh", "-c", "exit 4"]);
+    let mut run = OnTerminal::start(&mut command);
+    let line = "task second: pending for ";
+    eventually(SOON, "the line is shown", || run.shown().contains(line));
+    client.delete("/tasks/first").expect(204);
+    assert_eq!(run.process.wait(SOON).code(), Some(4));
+    let shown = run.shown();
+    let after = shown.rsplit(line).next().unwrap_or_default();
+    assert!(
+        after.contains("\r\u{1b}[K"),
+        "the line is erased: {shown:?}"
+    );
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use taskwright_tests::task::{exit_code, flat, message, reason, shell, state};
-use taskwright_tests::{Daemon, Options, SOON, eventually};
+use taskwright_tests::{Daemon, Options, SOON, eventually, processes, reaper};
 
 fn with(mut task: Value, field: &str, value: Value) -> Value {
     task[field] = value;
@@ -94,6 +95,31 @@ fn a_task_that_waits_too_long_for_its_turn_never_runs() {
     client.delete("/tasks/first").expect(204);
     client.until_gone("first", SOON);
     assert!(!marker.exists());
+}
+
+#[test]
+fn a_start_that_takes_too_long_is_ended_and_leaves_nothing_running() {
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    client.run(&flat("before", &["true"]));
+    // Whoever starts processes hears nothing: an overloaded machine, at its worst.
+    let supervisor = daemon.supervisor();
+    reaper::send(supervisor.pid, Signal::STOP);
+    let body = shell("late", "echo $$ > pid; exec sleep 600");
+    client.submit(&with(body, "limits", json!({"startSeconds": 0.5})));
+    let ended = client.until_ended("late", SOON);
+    reaper::send(supervisor.pid, Signal::CONT);
+    assert_eq!(outcome(&ended), ("timeout", "start"));
+    assert_eq!(reason(&ended), "TaskTimeout");
+    // The order to start it was on its way: it is started, found out, and killed; or never.
+    client.run(&flat("after", &["true"]));
+    eventually(SOON, "nothing of it lives", || {
+        let text = std::fs::read_to_string(daemon.task_file("late", "pid")).unwrap_or_default();
+        text.trim()
+            .parse()
+            .map_or(true, |pid| !processes::is_alive(pid))
+    });
+    assert_eq!(client.task("late")["outcome"], ended["outcome"]);
 }
 
 #[test]

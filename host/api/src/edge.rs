@@ -137,7 +137,8 @@ fn admit(state: &ApiState, request: &Request, route: Route) -> Result<Caller, Pr
         caller.require(Scope::Read)?;
     } else {
         caller.require(Scope::Submit)?;
-        refuse_foreign_pages(request.headers())?;
+        let anybody = !state.auth.asks();
+        refuse_foreign_pages(request.headers(), anybody)?;
     }
     Ok(caller)
 }
@@ -145,7 +146,10 @@ fn admit(state: &ApiState, request: &Request, route: Route) -> Result<Caller, Pr
 /// A web page of another site must not submit tasks through its reader's browser. The contract
 /// does not look at Content-Type, so the browser would not ask us first; but it says where
 /// the page is from. Programs send no `Origin`.
-fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Problem> {
+///
+/// Where `anybody` may change things, a page from a name is refused even if it is the name we were
+/// asked under: whoever owns a name can let it point here. Addresses and `localhost` cannot lie.
+fn refuse_foreign_pages(headers: &HeaderMap, anybody: bool) -> Result<(), Problem> {
     let Some(origin) = headers.get(ORIGIN) else {
         return Ok(());
     };
@@ -153,7 +157,8 @@ fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Problem> {
     let host = text_of(headers, &HOST).unwrap_or_default();
     let same = origin
         .split_once("://")
-        .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
+        .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+        && !(anybody && is_name(host));
     if same {
         return Ok(());
     }
@@ -161,6 +166,19 @@ fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Problem> {
         StatusCode::FORBIDDEN,
         "a page of another origin may not change anything here",
     ))
+}
+
+/// Whether a `Host` is a name that somebody could own.
+fn is_name(host: &str) -> bool {
+    let without_port = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(host, |(name, _)| name);
+    let address = without_port
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<std::net::IpAddr>();
+    address.is_err() && !without_port.eq_ignore_ascii_case("localhost")
 }
 
 fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

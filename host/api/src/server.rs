@@ -74,13 +74,13 @@ pub async fn serve(
     limits: ServeLimits,
     shutdown: CancellationToken,
 ) -> Drained {
-    let places = Arc::new(Semaphore::new(limits.connections));
     let mut loops = JoinSet::new();
     for listener in listeners {
         let door = Door {
             router: router.clone(),
             http: http(&limits),
-            places: places.clone(),
+            // Each its own: whoever floods the network does not lock out who is on the machine.
+            places: Arc::new(Semaphore::new(limits.connections)),
             shutdown: shutdown.clone(),
             drain_time: limits.drain_time,
         };

@@ -16,15 +16,13 @@ use taskwright_model::{
 };
 
 use crate::handle::Prepared;
-use crate::port::{Batch, FeedEntry, IdempotencyRecord, KEY_LIFETIME};
+use crate::port::{Batch, FeedEntry, IdempotencyRecord, KEY_LIFETIME, MOST_KEYS};
 use crate::request::{SetProblem, Submission, SubmitError, Submitted};
 
 /// Timers fired in one turn; the rest come with the next.
 const MOST_DUE_PER_TURN: usize = 1024;
 /// Attempts launched in one turn; the rest come with the next.
 const MOST_LAUNCHES_PER_TURN: usize = 256;
-/// Idempotency keys remembered.
-const MOST_KEYS: usize = 100_000;
 
 /// The limits of the book.
 #[derive(Clone, Copy, Debug)]

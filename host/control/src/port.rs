@@ -43,6 +43,9 @@ pub struct Batch {
 /// How long an idempotency key is remembered, by the loop and by stores.
 pub const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
+/// How many idempotency keys are remembered, by the loop and by stores: the newest.
+pub const MOST_KEYS: usize = 100_000;
+
 /// That a request with this key was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyRecord {

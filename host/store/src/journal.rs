@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
-use taskwright_control::port::{Batch, CommitError, Journal, KEY_LIFETIME};
+use taskwright_control::port::{Batch, CommitError, Journal, KEY_LIFETIME, MOST_KEYS};
 use taskwright_model::Timestamp;
 
 use crate::lock::Lock;
@@ -253,6 +253,13 @@ fn put_idempotency(
              (SELECT rowid FROM idempotency ORDER BY rowid LIMIT ?2)",
         )?
         .execute([oldest_idempotency(newest), signed(most as u64)])?;
+    // Row numbers grow with each key, so those far behind the newest are more than are kept.
+    connection
+        .prepare_cached(
+            "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency \
+             WHERE rowid <= (SELECT max(rowid) FROM idempotency) - ?1 ORDER BY rowid LIMIT ?2)",
+        )?
+        .execute([signed(MOST_KEYS as u64), signed(most as u64)])?;
     Ok(())
 }
 

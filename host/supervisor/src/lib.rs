@@ -22,6 +22,7 @@ pub mod output;
 mod place;
 mod process;
 mod record;
+mod remove;
 pub mod run;
 mod session;
 mod unit;

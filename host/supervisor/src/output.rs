@@ -15,6 +15,8 @@ use cap_std::fs::Dir;
 use taskwright_model::Timestamp;
 use taskwright_native::files::{self, Access};
 
+use crate::remove::remove_tree;
+
 /// Which of a task's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OutputStream {
@@ -215,7 +217,7 @@ impl OutputReader {
                 let told = format!("{mount} is mounted there; unmount it, then it is removed");
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, told));
             }
-            self.root.remove_dir_all(task_dir)
+            remove_tree(&self.root, task_dir)
         } else {
             self.root.remove_file(task_dir)
         };

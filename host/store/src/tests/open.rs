@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use taskwright_control::port::{Batch, FeedHistory};
+use taskwright_control::port::{Batch, FeedHistory, MOST_KEYS};
 
 use super::samples;
 use crate::contract::{commit, futures_block};
@@ -209,4 +209,22 @@ fn idempotency_keys_are_forgotten_after_a_day() {
     };
     assert_eq!(keys(0), 2, "the oldest was removed by the last commit");
     assert_eq!(keys(40), 1, "those too old are not handed out");
+}
+
+#[test]
+fn the_newest_idempotency_keys_are_kept_however_many_came() {
+    let place = tempfile::tempdir().unwrap();
+    let (mut journal, history, _) = Store::open(place.path(), Options::at(samples::NOW)).unwrap();
+    let most = MOST_KEYS as u64;
+    let keys = |numbers: std::ops::Range<u64>| Batch {
+        idempotency: numbers.map(samples::used).collect(),
+        ..Batch::default()
+    };
+    commit(&mut journal, &keys(0..most + 50)).unwrap();
+    commit(&mut journal, &keys(most + 50..most + 100)).unwrap();
+    drop((journal, history));
+    let options = Options::at(samples::NOW);
+    let kept = Store::open(place.path(), options).unwrap().2.idempotency;
+    assert_eq!(kept.len() as u64, most);
+    assert!(kept.contains(&samples::used(100)) && !kept.contains(&samples::used(99)));
 }
