@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +30,7 @@ impl OnTerminal {
         };
         command
             .stdout(Stdio::null())
-            .stderr(Stdio::from(OwnedFd::from(pair.slave)));
+            .stderr(Stdio::from(pair.slave));
         let process = match Owned::spawn(command) {
             Ok(process) => process,
             Err(error) => panic!("start {command:?}: {error}"),

@@ -352,3 +352,16 @@ fn listing(path: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+#[test]
+fn more_words_than_a_component_could_be_given_are_refused() {
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    let words: Vec<&str> = vec!["x"; 200_000];
+    let body = json!({"name": "wordy", "process": {"command": ["true"], "args": words}});
+    let refused = client.post("/tasks", &body).expect(400);
+    assert!(refused.text().contains("16 for each"), "{refused:?}");
+    let words: Vec<&str> = vec!["x"; 50_000];
+    let body = json!({"name": "many", "process": {"command": ["true"], "args": words}});
+    assert_eq!(exit_code(&client.run(&body)), 0);
+}

@@ -285,6 +285,15 @@ fn a_link_planted_as_output_is_not_followed() {
     assert_eq!(exit_code(&client.run(&shell("reader", &script))), 0);
     let answer = client.get("/tasks/reader/logs");
     assert!(!answer.text().contains("do not touch"), "{answer:?}");
+    // The task's doing, not a fault of ours.
+    assert_eq!(answer.status, 409, "{answer:?}");
+    for (name, instead) in [
+        ("pipe", "mkfifo stdout.log"),
+        ("folder", "mkdir stdout.log"),
+    ] {
+        client.run(&shell(name, &format!("rm stdout.log; {instead}")));
+        client.get(&format!("/tasks/{name}/logs")).expect(409);
+    }
     // and then for its next attempt, which must not write there.
     let mut body = shell(
         "writer",

@@ -221,6 +221,8 @@ impl Caller {
 pub(crate) enum Peer {
     /// Over the network, or unknown.
     Network,
+    /// Over TCP to a loopback address: from this machine, if only from its browser.
+    Loopback,
     /// Over a Unix socket, by this user if the kernel told.
     Unix { uid: Option<u32> },
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use crate::problem::Problem;
+use crate::room::{Room, Taken};
 use crate::state::ApiLimits;
 
 /// How much of a body that is too large is read and thrown away, so that the client gets to
@@ -24,6 +25,7 @@ pub(crate) async fn read(
     mut body: Body,
     headers: &HeaderMap,
     limits: &ApiLimits,
+    room: &Room,
 ) -> Result<Bytes, Problem> {
     let deadline = Instant::now() + limits.body_time;
     let announced = headers
@@ -40,6 +42,7 @@ pub(crate) async fn read(
     }
     let mut first = Bytes::new();
     let mut whole = Vec::new();
+    let mut taken = Taken::default();
     loop {
         let frame = timeout_at(deadline, body.frame()).await.map_err(|_| {
             Problem::new(
@@ -61,6 +64,7 @@ pub(crate) async fn read(
             discard(body).await;
             return Err(too_large(limits));
         }
+        room.take(&mut taken, first.len() + whole.len() + data.len())?;
         // Most bodies are one frame: that is handed on as it is.
         if first.is_empty() && whole.is_empty() {
             first = data;
@@ -73,9 +77,9 @@ pub(crate) async fn read(
         }
     }
     Ok(if whole.is_empty() {
-        first
+        taken.keep(first)
     } else {
-        whole.into()
+        taken.keep(whole)
     })
 }
 

@@ -133,6 +133,9 @@ fn admit(state: &ApiState, request: &Request, route: Route) -> Result<Caller, Pr
     let peer = request.extensions().get::<Peer>();
     let peer = peer.copied().unwrap_or(Peer::Network);
     let caller = state.auth.identify(request.headers(), peer)?;
+    if peer == Peer::Loopback && !state.auth.asks() {
+        refuse_public_names(request.headers())?;
+    }
     if request.method().is_safe() {
         caller.require(Scope::Read)?;
     } else {
@@ -168,12 +171,32 @@ fn refuse_foreign_pages(headers: &HeaderMap, anybody: bool) -> Result<(), Proble
     ))
 }
 
+/// A page whose name its owner lets point to this machine's loopback could read everything: its
+/// browser takes us for the page's own server, and sends no `Origin` with a `GET`.
+fn refuse_public_names(headers: &HeaderMap) -> Result<(), Problem> {
+    let host = text_of(headers, &HOST).unwrap_or_default();
+    let name = without_port(host);
+    // Names without a dot are of this machine or its network: nobody outside can own one.
+    let public = is_name(host) && name.contains('.') && !name.ends_with(".localhost");
+    if !public {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        format!("nobody is asked for a token here, so {name:?} may not stand for this machine"),
+    )
+    .hint("use 127.0.0.1 or localhost, or set tokens"))
+}
+
+fn without_port(host: &str) -> &str {
+    host.rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(host, |(name, _)| name)
+}
+
 /// Whether a `Host` is a name that somebody could own.
 fn is_name(host: &str) -> bool {
-    let without_port = host
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
-        .map_or(host, |(name, _)| name);
+    let without_port = without_port(host);
     let address = without_port
         .trim_start_matches('[')
         .trim_end_matches(']')

@@ -14,9 +14,9 @@ use futures::future::{BoxFuture, FutureExt};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use taskwright_control::port::{
-    Batch, Clock, CommitError, FeedEntry, FeedHistory, Journal, KnownUnit, OutputChunk, Outputs,
-    PluginInfo, Plugins, Recovered, SpecProblem, Step, Stepped, Strategies, StrategyError,
-    StrategyEvent, StrategyTask, Stream, Units,
+    Batch, Clock, CommitError, FeedEntry, FeedHistory, Journal, KnownUnit, OutputChunk,
+    OutputError, Outputs, PluginInfo, Plugins, Recovered, SpecProblem, Step, Stepped, Strategies,
+    StrategyError, StrategyEvent, StrategyTask, Stream, Units,
 };
 use taskwright_control::{Config, Parts};
 use taskwright_model::{
@@ -26,7 +26,7 @@ use taskwright_model::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{ApiLimits, ApiState, AuthConfig, VersionInfo};
+use crate::{ApiLimits, ApiState, AuthConfig, Room, VersionInfo};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -75,6 +75,7 @@ pub(crate) async fn api_with(config: Config, auth: AuthConfig) -> Api {
             set_elements: 10,
             heartbeat: Duration::from_millis(50),
         },
+        room: Room::new(1 << 20),
         shutdown: shutdown.clone(),
     });
     Api {
@@ -406,7 +407,7 @@ impl Outputs for FakeOutputs {
         stream: Stream,
         offset: u64,
         most: usize,
-    ) -> BoxFuture<'_, Result<OutputChunk, String>> {
+    ) -> BoxFuture<'_, Result<OutputChunk, OutputError>> {
         let printed = self.printed.lock();
         let found = printed.get(&(key.name.to_string(), stream));
         let (dropped, bytes) = found.map_or((0, &[][..]), |of| (of.dropped, &of.bytes[..]));

@@ -23,11 +23,13 @@ pub mod native;
 pub mod openapi;
 mod problem;
 mod query;
+mod room;
 pub mod server;
 mod sse;
 pub mod state;
 
 pub use auth::{AuthConfig, AuthError, Scope, Token};
+pub use room::Room;
 pub use server::{Drained, Listener, ServeLimits, serve};
 pub use state::{ApiLimits, ApiState, VersionInfo};
 

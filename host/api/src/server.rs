@@ -155,14 +155,12 @@ impl Door {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was not set");
                 }
-                inside.spawn(converse(
-                    stream,
-                    Peer::Network,
-                    router,
-                    http,
-                    shutdown,
-                    place,
-                ));
+                let reached = stream.local_addr();
+                let peer = match reached {
+                    Ok(at) if at.ip().to_canonical().is_loopback() => Peer::Loopback,
+                    _ => Peer::Network,
+                };
+                inside.spawn(converse(stream, peer, router, http, shutdown, place));
             }
             Arrived::Unix(stream) => {
                 let uid = stream.peer_cred().map(|credentials| credentials.uid()).ok();

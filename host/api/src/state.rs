@@ -8,6 +8,7 @@ use taskwright_model::{Namespace, TaskKey, TaskName};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::AuthConfig;
+use crate::room::Room;
 
 /// Everything that answers are made of.
 #[derive(Clone)]
@@ -24,6 +25,8 @@ pub struct ApiState {
     pub namespace: Namespace,
     /// Bounds on single requests.
     pub limits: ApiLimits,
+    /// The bound on what large requests and answers hold in memory together.
+    pub room: Room,
     /// Cancelled when the daemon goes down: long answers (streams, waits) end then. The same
     /// token that [`crate::serve`] is given.
     pub shutdown: CancellationToken,

@@ -310,6 +310,17 @@ pub struct OutputChunk {
     pub end: u64,
 }
 
+/// Why an output was not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutputError {
+    /// There is something else in its place: the task's doing.
+    #[error("there is something else in place of the output: {0}")]
+    Replaced(String),
+    /// The machine could not read it.
+    #[error("the output could not be read: {0}")]
+    Unreadable(String),
+}
+
 /// Reads what tasks print. Implemented by the supervisor's crate.
 pub trait Outputs: Send + Sync + 'static {
     /// Up to `most` bytes from `offset`. An output that does not exist yet is empty.
@@ -319,7 +330,7 @@ pub trait Outputs: Send + Sync + 'static {
         stream: Stream,
         offset: u64,
         most: usize,
-    ) -> BoxFuture<'_, Result<OutputChunk, String>>;
+    ) -> BoxFuture<'_, Result<OutputChunk, OutputError>>;
 
     /// Resolves when a stream may have grown beyond `end`, or after `at_most`.
     fn grown(&self, key: TaskKey, stream: Stream, end: u64, at_most: Duration)

@@ -82,7 +82,8 @@ pub fn open_existing(dir: &impl AsFd, name: &CStr, access: Access) -> io::Result
     let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
     let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
     if kind != rustix::fs::FileType::RegularFile {
-        return Err(io::Error::other("it is no ordinary file"));
+        let kind = io::ErrorKind::InvalidData;
+        return Err(io::Error::new(kind, "it is no ordinary file"));
     }
     Ok(File::from(file))
 }

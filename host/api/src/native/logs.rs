@@ -19,7 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::{BoxFuture, FutureExt};
 use serde::{Deserialize, Serialize};
-use taskwright_control::port::{OutputChunk, Stream};
+use taskwright_control::port::{OutputChunk, OutputError, Stream};
 use taskwright_control::request::LONGEST_WAIT;
 use taskwright_model::{Task, TaskKey};
 
@@ -27,6 +27,7 @@ use super::dto::OutcomeView;
 use super::{Shared, key_of};
 use crate::problem::{Problem, ProblemDocument};
 use crate::query;
+use crate::room::Taken;
 use crate::sse;
 use crate::state::ApiState;
 
@@ -202,11 +203,12 @@ async fn read(
 ) -> Result<OutputChunk, Problem> {
     let outputs = state.control.outputs();
     let read = outputs.read(key.clone(), stream, offset, most).await;
-    read.map_err(|message| {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the output could not be read: {message}"),
-        )
+    read.map_err(|error| {
+        let status = match error {
+            OutputError::Replaced(_) => StatusCode::CONFLICT,
+            OutputError::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Problem::new(status, error.to_string())
     })
 }
 
@@ -307,10 +309,13 @@ async fn plain(
         .as_deref()
         .map_or(Ok(DEFAULT_PIECE), |text| query::number("limit", text))?;
     let offset = resolve(state, key, stream, start).await?;
-    let chunk = read(state, key, stream, offset, limit.min(MOST_PIECE)).await?;
+    let most = limit.min(MOST_PIECE);
+    let mut room = Taken::default();
+    state.room.take(&mut room, most)?;
+    let chunk = read(state, key, stream, offset, most).await?;
     let next = chunk.offset + chunk.bytes.len() as u64;
     let dropped = chunk.offset.saturating_sub(offset);
-    let mut response = Response::new(Body::from(chunk.bytes));
+    let mut response = Response::new(Body::from(room.keep(chunk.bytes)));
     let headers = response.headers_mut();
     headers.insert(
         CONTENT_TYPE,

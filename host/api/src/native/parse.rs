@@ -226,14 +226,15 @@ fn process_spec(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Opti
     }
     check_words(&command, &command_path, problems);
     check_words(&args, &path.key("args"), problems);
-    let words = command.iter().chain(&args).map(|word| word.len() + 1);
-    let variables = env.iter().map(|one| one.name.len() + one.value.len() + 2);
+    // Each costs something by itself, in the kernel and on the way to a component.
+    let words = command.iter().chain(&args).map(|word| word.len() + 16);
+    let variables = env.iter().map(|one| one.name.len() + one.value.len() + 16);
     let total: usize = words.chain(variables).sum();
     if total >= MOST_COMMAND_BYTES {
         problems.add(
             path,
             format!(
-                "command, args and env have {total} bytes, fewer than {MOST_COMMAND_BYTES} are \
+                "command, args and env have {total} bytes, 16 for each of them included; fewer than {MOST_COMMAND_BYTES} are \
                  allowed: put large data into a file"
             ),
         );

@@ -71,7 +71,7 @@ pub(crate) async fn set_tasks(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, incoming) = request.into_parts();
-    let bytes = body::read(incoming, &head.headers, &state.limits).await?;
+    let bytes = body::read(incoming, &head.headers, &state.limits, &state.room).await?;
     let elements = elements(&bytes, state.limits.set_elements)?;
     let Read { wanted, unreadable } = read_elements(&state, &elements);
     let answer = state.control.set(state.namespace.clone(), wanted).await?;

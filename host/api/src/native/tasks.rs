@@ -72,7 +72,7 @@ pub(crate) async fn create_task(
         .map(|text| query::duration("wait", &text))
         .transpose()?;
     let (head, incoming) = request.into_parts();
-    let bytes = body::read(incoming, &head.headers, &state.limits).await?;
+    let bytes = body::read(incoming, &head.headers, &state.limits, &state.room).await?;
     let idempotency = idempotency(&head.headers, &bytes)?;
     let value: Value = body::first_value(&bytes)?;
     let wanted = parse::task(&value, &Path::ROOT)
@@ -252,7 +252,7 @@ pub(crate) async fn stop_task(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, incoming) = request.into_parts();
-    let bytes = body::read(incoming, &head.headers, &state.limits).await?;
+    let bytes = body::read(incoming, &head.headers, &state.limits, &state.room).await?;
     let asked = query
         .grace
         .map(|text| query::duration("grace", &text))

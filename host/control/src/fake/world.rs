@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{FakeStrategies, FakeUnits, MemoryHistory, MemoryJournal};
 use crate::dispatcher::{Config, Parts, assemble};
 use crate::handle::Control;
-use crate::port::{Clock, OutputChunk, Outputs, PluginInfo, Plugins, Stream};
+use crate::port::{Clock, OutputChunk, OutputError, Outputs, PluginInfo, Plugins, Stream};
 use crate::request::{Submission, SubmitError};
 
 /// Feed lines that a restart reads back.
@@ -80,7 +80,7 @@ impl Outputs for FakeOutputs {
         stream: Stream,
         offset: u64,
         most: usize,
-    ) -> BoxFuture<'_, Result<OutputChunk, String>> {
+    ) -> BoxFuture<'_, Result<OutputChunk, OutputError>> {
         let written = self.written.lock();
         let all = written
             .get(&(key, stream))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use taskwright_api::{
-    ApiLimits, ApiState, AuthConfig, Drained, Listener, ServeLimits, Token, VersionInfo,
+    ApiLimits, ApiState, AuthConfig, Drained, Listener, Room, ServeLimits, Token, VersionInfo,
 };
 use taskwright_capability::Grants;
 use taskwright_control::port::{Clock as _, Recovered, Strategies};
@@ -31,6 +31,11 @@ use super::places::Places;
 use super::units::{SupervisedUnits, report};
 use crate::settings::Config;
 use crate::{builtin, task_env, versions};
+
+/// The bytes of large bodies and answers in memory at a time: those of so many largest bodies,
+/// and no less than so many bytes.
+const BODIES_IN_ROOM: usize = 16;
+const LEAST_ROOM: usize = 128 << 20;
 
 /// What is around a daemon, and not its configuration.
 pub(crate) struct Surroundings {
@@ -142,6 +147,12 @@ impl Daemon {
                 body_bytes: config.max_body,
                 ..ApiLimits::default()
             },
+            room: Room::new(
+                config
+                    .max_body
+                    .saturating_mul(BODIES_IN_ROOM)
+                    .max(LEAST_ROOM),
+            ),
             shutdown: surroundings.shutdown.clone(),
         };
         Ok(Self {

@@ -1,0 +1,124 @@
+//! How much of large bodies and large answers is in memory at a time, over all clients.
+//!
+//! Each request is bounded by itself, but there may be thousands of them, and a client that
+//! reads slowly keeps its answer in memory. Room is given back when the bytes are dropped.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::problem::Problem;
+
+/// What room is counted in.
+const UNIT: usize = 1024;
+/// Up to here bytes are not counted: connections are bounded themselves.
+const UNCOUNTED: usize = 16 * 1024;
+
+/// The room there is. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Semaphore>);
+
+/// Room that was taken.
+#[derive(Debug, Default)]
+pub(crate) struct Taken(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    /// Room for so many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(units)))
+    }
+
+    /// Makes `taken` room for `bytes` in all.
+    pub(crate) fn take(&self, taken: &mut Taken, bytes: usize) -> Result<(), Problem> {
+        let had = taken
+            .0
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = if bytes <= UNCOUNTED {
+            0
+        } else {
+            bytes.div_ceil(UNIT)
+        };
+        let missing = wanted.saturating_sub(had);
+        if missing == 0 {
+            return Ok(());
+        }
+        let more = u32::try_from(missing)
+            .ok()
+            .and_then(|missing| self.0.clone().try_acquire_many_owned(missing).ok())
+            .ok_or_else(full)?;
+        match &mut taken.0 {
+            Some(permit) => permit.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
+}
+
+fn full() -> Problem {
+    Problem::unavailable("too many large bodies and answers are under way")
+        .hint("try again in a second, or ask for less at a time")
+}
+
+/// Bytes that keep their room until they are dropped.
+struct Kept<T> {
+    bytes: T,
+    _room: OwnedSemaphorePermit,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Kept<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+impl Taken {
+    /// The bytes that the room was taken for; what they do not need is given back.
+    pub(crate) fn keep<T>(self, bytes: T) -> Bytes
+    where
+        T: AsRef<[u8]> + Into<Bytes> + Send + 'static,
+    {
+        let Some(mut room) = self.0 else {
+            return bytes.into();
+        };
+        let needed = bytes.as_ref().len().div_ceil(UNIT);
+        drop(room.split(room.num_permits().saturating_sub(needed)));
+        Bytes::from_owner(Kept { bytes, _room: room })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn room_is_there_again_once_the_bytes_are_gone() {
+        let room = Room::new(100 * UNIT);
+        let mut first = Taken::default();
+        room.take(&mut first, 80 * UNIT).unwrap();
+        let mut second = Taken::default();
+        assert!(room.take(&mut second, 40 * UNIT).is_err());
+        // It needed less than it took.
+        let kept = first.keep(vec![7; 50 * UNIT]);
+        room.take(&mut second, 40 * UNIT).unwrap();
+        assert!(room.take(&mut second, 60 * UNIT).is_err());
+        let copy = kept.clone();
+        drop(kept);
+        assert!(room.take(&mut second, 60 * UNIT).is_err(), "still in use");
+        assert_eq!(copy.len(), 50 * UNIT);
+        drop(copy);
+        room.take(&mut second, 60 * UNIT).unwrap();
+    }
+
+    #[test]
+    fn what_is_small_needs_no_room() {
+        let room = Room::new(1);
+        let mut taken = Taken::default();
+        room.take(&mut taken, UNCOUNTED).unwrap();
+        assert_eq!(taken.keep(vec![1, 2, 3]).len(), 3);
+    }
+}
