@@ -507,3 +507,80 @@ fn a_reader_that_leaves_early_is_no_error() {
         ("1\n", "")
     );
 }
+
+#[test]
+fn a_file_with_nothing_in_it_is_no_wish_to_have_nothing() {
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    client.submit(&flat("kept", &["sleep", "600"]));
+    for (name, text) in [("empty", ""), ("comment", "# tasks\n"), ("null", "null")] {
+        let file = daemon.home().file(name, text);
+        let refused = daemon.taskwright(&["set", "-f", file.to_str().unwrap()]);
+        assert_ne!(refused.code, 0, "{name}: {refused:?}");
+        assert!(refused.stderr.contains("[]"), "{refused:?}");
+    }
+    assert_eq!(names(&client.get("/getTasks").expect(200).json()), ["kept"]);
+}
+
+#[test]
+fn a_mistyped_flag_is_no_command() {
+    let daemon = Daemon::start();
+    for words in [
+        &["run", "--timout", "1s", "--", "true"][..],
+        &["submit", "-x", "true"],
+    ] {
+        daemon.taskwright(words).expect(2);
+    }
+    // What follows the command is its own.
+    let finished = daemon
+        .taskwright(&["run", "echo", "-x", "--timout"])
+        .expect(0);
+    assert_eq!(finished.stdout, "-x --timout\n");
+    assert_eq!(
+        names(&daemon.client().get("/getTasks").expect(200).json()).len(),
+        1
+    );
+}
+
+#[test]
+fn several_names_are_all_tried() {
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    client.submit(&flat("there", &["sleep", "600"]));
+    let got = daemon.taskwright(&["get", "missing", "there", "-o", "json"]);
+    assert_ne!(got.code, 0);
+    assert_eq!(got.json()[0]["name"], "there", "{got:?}");
+    assert_ne!(daemon.taskwright(&["stop", "missing", "there"]).code, 0);
+    client.until_ended("there", SOON);
+}
+
+#[test]
+fn waiting_on_a_terminal_shows_how_the_task_is() {
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    client.submit(&flat("long", &["sleep", "600"]));
+    let mut wait = OnTerminal::start(&mut daemon.command(&["wait", "long"]));
+    let line = "task long: running for ";
+    eventually(SOON, "the line is shown", || wait.shown().contains(line));
+    client.post("/tasks/long/stop", &json!({})).expect(200);
+    wait.process.wait(SOON);
+}
+
+#[test]
+fn variables_of_the_reference_alone_start_a_daemon() {
+    let home = Home::new();
+    let mut command = home.command(binary::taskwright());
+    command
+        .env("DATA_DIR", home.data())
+        .env("LISTEN_ADDR", "127.0.0.1:0");
+    let mut serving = Running::start(&mut command, b"");
+    eventually(SOON, "it serves", || {
+        serving.stderr().contains("serving on")
+    });
+    assert!(
+        !serving.stderr().contains("restarted"),
+        "{}",
+        serving.stderr()
+    );
+    serving.process().kill();
+}

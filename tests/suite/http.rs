@@ -398,3 +398,12 @@ fn a_head_request_has_no_body() {
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert!(text.ends_with("\r\n\r\n"), "{text}");
 }
+
+#[test]
+fn headers_of_more_than_64_kib_are_refused() {
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    let with = |bytes: usize| Request::new("GET", "/getTasks").header("x-long", &"x".repeat(bytes));
+    client.send(with(60_000)).expect(200);
+    client.send(with(66_000)).expect(431);
+}

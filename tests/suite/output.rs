@@ -321,3 +321,46 @@ fn what_a_daemonised_child_prints_is_kept_too() {
         client.get("/tasks/parent/logs").expect(200).text() == "early\nlate\n"
     });
 }
+
+#[test]
+fn what_stood_in_a_new_tasks_place_is_set_aside_and_kept() {
+    let daemon = Daemon::start();
+    let client = daemon.client();
+    // As an executor of before leaves it.
+    let place = daemon.home().data().join("again");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("stdout.log"), "of before\n").unwrap();
+    std::fs::write(place.join("task.json"), "{}").unwrap();
+    client.run(&shell("again", "echo of now"));
+    assert_eq!(
+        client.get("/tasks/again/logs").expect(200).text(),
+        "of now\n"
+    );
+    client.delete("/tasks/again").expect(204);
+    client.until_gone("again", SOON);
+    let left: Vec<_> = std::fs::read_dir(daemon.home().data())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("again.set-aside-")
+        })
+        .collect();
+    let [aside] = left.as_slice() else {
+        panic!("{left:?}");
+    };
+    assert_eq!(
+        std::fs::read_to_string(aside.join("stdout.log")).unwrap(),
+        "of before\n"
+    );
+    // An attempt of its own finds what the one before it printed.
+    let mut body = shell(
+        "twice",
+        "echo $TASKWRIGHT_ATTEMPT; [ $TASKWRIGHT_ATTEMPT = 2 ]",
+    );
+    body["retry"] = json!({"maxAttempts": 2, "backoffSeconds": 0.05});
+    client.run(&body);
+    assert_eq!(client.get("/tasks/twice/logs").expect(200).text(), "1\n2\n");
+}

@@ -125,8 +125,21 @@ pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
     .hint("the Allow header names the methods that are")
 }
 
+/// The server's buffer bounds a head only roughly: what fits into its last read is taken.
+const MOST_HEADER_BYTES: usize = 64 * 1024;
+
 /// Who asks, if they may.
 fn admit(state: &ApiState, request: &Request, route: Route) -> Result<Caller, Problem> {
+    let headers = request.headers().iter();
+    let bytes: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if bytes > MOST_HEADER_BYTES {
+        return Err(Problem::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            format!("the headers have {bytes} bytes, {MOST_HEADER_BYTES} are allowed"),
+        ));
+    }
     if route.open {
         return Ok(Caller::anyone());
     }

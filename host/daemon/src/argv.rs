@@ -11,8 +11,12 @@ use crate::settings::table::by_flag;
 /// The name under which the program starts serving without a word: the reference executor's.
 const REFERENCE_PROGRAM: &str = "task-executor";
 
-/// The command line as clap is to read it.
-pub(crate) fn normalise(argv: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+/// The command line as clap is to read it. `configured` says whether the environment configures a
+/// daemon in the reference's words: then no word at all means `serve`, as it does there.
+pub(crate) fn normalise(
+    argv: impl IntoIterator<Item = OsString>,
+    configured: bool,
+) -> Vec<OsString> {
     let mut argv = argv.into_iter();
     let program = argv.next().unwrap_or_else(|| "taskwright".into());
     let mut words: Vec<OsString> = argv.collect();
@@ -20,7 +24,7 @@ pub(crate) fn normalise(argv: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
         std::path::Path::new(&program).file_name() == Some(REFERENCE_PROGRAM.as_ref());
     let bare = match words.first() {
         Some(first) => serve_flag(first).is_some(),
-        None => as_reference,
+        None => as_reference || configured,
     };
     if bare {
         words.insert(0, "serve".into());
@@ -81,7 +85,7 @@ mod tests {
 
     fn check(line: &str, expected: &str) {
         let argv = line.split(' ').map(OsString::from);
-        let got: Vec<String> = normalise(argv)
+        let got: Vec<String> = normalise(argv, false)
             .into_iter()
             .map(|word| word.into_string().unwrap())
             .collect();
@@ -139,5 +143,12 @@ mod tests {
     #[test]
     fn the_reference_name_serves() {
         check("/usr/bin/task-executor", "/usr/bin/task-executor serve");
+    }
+
+    #[test]
+    fn variables_of_the_reference_alone_mean_serve() {
+        let serve = |argv: &[&str]| normalise(argv.iter().map(OsString::from), true).len();
+        assert_eq!(serve(&["taskwright"]), 2);
+        assert_eq!(serve(&["taskwright", "list"]), 2, "a verb is a verb");
     }
 }

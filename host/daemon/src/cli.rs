@@ -18,7 +18,6 @@ use crate::failure::Advise as _;
 #[command(
     name = "taskwright",
     version,
-    disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done; 1 `serve` could not start or a check found a problem; 2 wrong usage;

@@ -38,7 +38,10 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|verb| verb == SUPERVISE) {
         return taskwright_supervisor::supervise(words);
     }
-    let cli = cli::Cli::parse_from(argv::normalise(std::env::args_os()));
+    let cli = cli::Cli::parse_from(argv::normalise(
+        std::env::args_os(),
+        env::reference_is_configured(),
+    ));
     let code = command::carry_out(cli.verb).unwrap_or_else(|error| failure::report(&error));
     code.into()
 }

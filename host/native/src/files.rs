@@ -17,17 +17,38 @@ pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
+/// A new directory `name` in `parent`, owner-only.
+///
+/// # Errors
+/// `AlreadyExists`, whatever it is that does; or when it cannot be made.
+pub fn make_dir(parent: &impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+    open_existing_dir(parent, name)
+}
+
 /// The directory `name` in `parent`, made owner-only if missing. A link is refused.
 ///
 /// # Errors
 /// When it cannot be made or is no directory.
 pub fn open_or_make_dir(parent: &impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
+    match make_dir(parent, name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            open_existing_dir(parent, name)
+        }
+        other => other,
     }
-    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
+}
+
+/// Gives what is called `name` in `parent` another name there. Nothing of that name is fine.
+///
+/// # Errors
+/// When it cannot be renamed.
+pub fn rename_if_there(parent: &impl AsFd, name: &CStr, other: &CStr) -> io::Result<bool> {
+    match rustix::fs::renameat(parent, name, parent, other) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The directory `name` in `parent`. A link is refused.
@@ -86,6 +107,23 @@ pub fn open_existing(dir: &impl AsFd, name: &CStr, access: Access) -> io::Result
         return Err(io::Error::new(kind, "it is no ordinary file"));
     }
     Ok(File::from(file))
+}
+
+/// Whether everything in `dir` is called one of `names` and empty.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn holds_only_empty(dir: &impl AsFd, names: &[&CStr]) -> io::Result<bool> {
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let itself = name == c"." || name == c"..";
+        let empty = || extent(dir, name).is_some_and(|(length, _)| length == 0);
+        if !(itself || names.contains(&name) && empty()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// How long a file is, and how many bytes of disk it takes; `None` if it does not exist.

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
+use crate::failure;
 use crate::output::{OutputArgs, tasks};
 
 #[derive(Debug, Args)]
@@ -17,15 +18,21 @@ pub(crate) struct GetArgs {
     connect: ConnectArgs,
 }
 
+/// Every name is tried; the last failure decides the exit code.
 pub(crate) async fn carry_out(args: GetArgs) -> anyhow::Result<Code> {
     let client = args.connect.client()?;
     let mut found = Vec::with_capacity(args.names.len());
+    let mut code = Code::DONE;
     for name in &args.names {
-        found.push(client.get(name).await?);
+        match client.get(name).await {
+            Ok(task) => found.push(task),
+            Err(error) => code = failure::report(&error),
+        }
     }
     match found.as_slice() {
-        [one] => tasks::show_one(args.output.format(), one)?,
+        [] => {}
+        [one] if args.names.len() == 1 => tasks::show_one(args.output.format(), one)?,
         many => tasks::show_many(args.output.format(), many)?,
     }
-    Ok(Code::DONE)
+    Ok(code)
 }

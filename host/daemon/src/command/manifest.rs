@@ -50,8 +50,9 @@ fn parse(text: &str) -> anyhow::Result<Vec<Value>> {
             .map(Value::deserialize)
             .collect::<Result<_, _>>()?
     };
-    let mut tasks = Vec::new();
+    let (mut tasks, mut said_something) = (Vec::new(), false);
     for document in documents {
+        said_something |= !document.is_null();
         match document {
             Value::Array(list) => tasks.extend(list),
             Value::Object(_) => tasks.push(document),
@@ -59,6 +60,10 @@ fn parse(text: &str) -> anyhow::Result<Vec<Value>> {
             Value::Null => {}
             other => bail!("{other} is not a task"),
         }
+    }
+    // The file of a program that failed is no wish to have nothing.
+    if !said_something {
+        bail!("there is nothing in it; write [] for no tasks at all");
     }
     if let Some(stranger) = tasks.iter().find(|task| !task.is_object()) {
         bail!("{stranger} is not a task");
@@ -89,7 +94,17 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["hello", "[1]", "{", "a: [", "- b\n"] {
+        for text in [
+            "hello",
+            "[1]",
+            "{",
+            "a: [",
+            "- b\n",
+            "",
+            "# only a comment\n",
+            "null",
+            "---\n",
+        ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

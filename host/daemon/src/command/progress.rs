@@ -1,4 +1,5 @@
-//! One line on the terminal while a task has not begun: what it waits for. Nothing in a pipe.
+//! One line on the terminal while a task is waited for: how it is, and since when. Nothing in a
+//! pipe.
 
 use std::convert::Infallible;
 use std::io::{IsTerminal as _, Write as _};
@@ -17,6 +18,15 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// What erases the line.
 const ERASE: &str = "\r\x1b[K";
 
+/// How long there is a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Until the task runs: its output has the terminal from there on.
+    Running,
+    /// Until it has ended.
+    Ended,
+}
+
 /// The line, and the right to write it.
 #[derive(Clone)]
 pub(crate) struct Progress {
@@ -24,15 +34,17 @@ pub(crate) struct Progress {
     on: Arc<AtomicBool>,
     /// Whether there is a line to erase.
     drawn: Arc<AtomicBool>,
+    until: Until,
 }
 
 impl Progress {
     /// A line if standard error is a terminal and nobody asked for quiet.
-    pub(crate) fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool, until: Until) -> Self {
         let on = !quiet && std::io::stderr().is_terminal();
         Self {
             on: Arc::new(AtomicBool::new(on)),
             drawn: Arc::default(),
+            until,
         }
     }
 
@@ -44,7 +56,7 @@ impl Progress {
         }
     }
 
-    /// Renews the line until the task runs. Never ends by itself after that: it is dropped.
+    /// Renews the line as long as there is one. Never ends by itself after that: it is dropped.
     pub(crate) async fn watch(&self, client: &Client, name: &str) -> Infallible {
         let begun = Instant::now();
         while self.on.load(Ordering::Relaxed) {
@@ -54,7 +66,8 @@ impl Progress {
                 continue;
             };
             let task = TaskView(&task);
-            if task.is_running() || task.is_ended() {
+            let over = self.until == Until::Running && task.is_running();
+            if over || task.is_ended() {
                 self.end();
             } else if self.on.load(Ordering::Relaxed) {
                 self.drawn.store(true, Ordering::Relaxed);

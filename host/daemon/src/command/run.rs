@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::follow::{self, Wanted};
-use super::progress::Progress;
+use super::progress::{Progress, Until};
 use super::spec::TaskArgs;
 use super::wait::conclude;
 use crate::cli::ConnectArgs;
@@ -72,7 +72,7 @@ async fn to_the_end(
     let submitted = client.submit(task, Some(&key)).await?;
     let name = TaskView(&submitted).name().to_owned();
     let id = TaskView(&submitted).id().to_owned();
-    let progress = Progress::new(args.quiet);
+    let progress = Progress::new(args.quiet, Until::Running);
     let followed = tokio::select! {
         followed = follow::follow(client, &name, Wanted::Both, None, || progress.end()) => followed,
         never = progress.watch(client, &name) => match never {},

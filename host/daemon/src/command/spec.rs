@@ -50,11 +50,7 @@ pub(crate) struct TaskArgs {
     #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
     /// The program and its arguments
-    #[arg(
-        value_name = "COMMAND",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
 }
 

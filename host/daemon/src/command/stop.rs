@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
+use crate::failure;
 use crate::output::{OutputArgs, tasks};
 use crate::units::parse_duration;
 
@@ -23,12 +24,19 @@ pub(crate) struct StopArgs {
     connect: ConnectArgs,
 }
 
+/// Every name is tried; the last failure decides the exit code.
 pub(crate) async fn carry_out(args: StopArgs) -> anyhow::Result<Code> {
     let client = args.connect.client()?;
     let mut stopped = Vec::with_capacity(args.names.len());
+    let mut code = Code::DONE;
     for name in &args.names {
-        stopped.push(client.stop(name, args.grace).await?);
+        match client.stop(name, args.grace).await {
+            Ok(task) => stopped.push(task),
+            Err(error) => code = failure::report(&error),
+        }
     }
-    tasks::show_many(args.output.format(), &stopped)?;
-    Ok(Code::DONE)
+    if !stopped.is_empty() {
+        tasks::show_many(args.output.format(), &stopped)?;
+    }
+    Ok(code)
 }

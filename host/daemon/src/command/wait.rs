@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
+use super::progress::{Progress, Until};
 use crate::cli::ConnectArgs;
 use crate::client::Client;
 use crate::client::wire::TaskView;
@@ -45,7 +46,13 @@ pub(crate) async fn for_all(
     let mut ended: Vec<Value> = Vec::with_capacity(names.len());
     for name in names {
         let left = at_most.map(|most| most.saturating_sub(begun.elapsed()));
-        ended.push(client.wait(name, left).await?);
+        let progress = Progress::new(output.quiet, Until::Ended);
+        let task = tokio::select! {
+            task = client.wait(name, left) => task,
+            never = progress.watch(client, name) => match never {},
+        };
+        progress.end();
+        ended.push(task?);
     }
     // `-q` is for scripts that want the exit code alone.
     if !(output.quiet && output.output == Format::Table) {

@@ -291,7 +291,7 @@ fn strategies(config: &Config, runtimes: Arc<Runtimes>) -> anyhow::Result<Arc<dy
 }
 
 fn loop_config(config: &Config, boot: &Boot) -> taskwright_control::Config {
-    if boot.rebooted {
+    if boot.rebooted && boot.known {
         tracing::info!("the machine was restarted: what ran before does not run any more");
     }
     taskwright_control::Config {

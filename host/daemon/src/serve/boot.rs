@@ -15,8 +15,10 @@ const KERNEL: &str = "/proc/sys/kernel/random/boot_id";
 pub(crate) struct Boot {
     path: PathBuf,
     present: Option<String>,
-    /// Another boot saw us last: nothing that ran then runs now.
+    /// Another boot saw us last, or none: nothing that ran then runs now.
     pub(crate) rebooted: bool,
+    /// Whether any boot saw us.
+    pub(crate) known: bool,
 }
 
 impl Boot {
@@ -29,11 +31,13 @@ impl Boot {
         // A boot that is not on record is another one: in a new directory there is nothing that
         // this could be wrong about. Where the kernel does not tell, the supervisor's log says
         // what it can.
-        let rebooted = present.is_some() && read(&path) != present;
+        let last = read(&path);
+        let rebooted = present.is_some() && last != present;
         Self {
             path,
             present,
             rebooted,
+            known: last.is_some(),
         }
     }
 

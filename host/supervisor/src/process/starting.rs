@@ -1,7 +1,7 @@
 //! Intent, process, record: in this order, so that no crash between two of them starts a unit
 //! twice or loses one.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use taskwright_capability::{SpawnError, SpawnRequest};
-use taskwright_model::ProcessIdentity;
+use taskwright_model::{AttemptNumber, ProcessIdentity};
 use taskwright_native::events::Interest;
 use taskwright_native::scan::Seed;
 use taskwright_native::spawn::{self, Command};
@@ -24,6 +24,7 @@ use crate::record::{Intent, Record};
 use crate::unit::{Main, Parent, Timer, Unit, UnitId, mark};
 
 const KILL: i32 = 9;
+const FIRST: AttemptNumber = AttemptNumber(1);
 /// How long the loop stands still for a killed newborn.
 const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
@@ -42,7 +43,9 @@ impl Supervisor {
             return Ok(Started::Before(id));
         }
         let prepared = Prepared::new(&request)?;
-        let files = self.open_output(&request.directory)?;
+        // Nothing of this task was ever started: what stands at its place is not its own.
+        let new = request.unit.attempt == FIRST && self.units.of_task(request.unit.task).is_empty();
+        let files = self.open_output(&request.directory, new)?;
         let reserve = self.reserve()?;
         let group = self.trees.lease().map_err(|error| SpawnError::NoRoom {
             detail: format!("a cgroup could not be made: {error}"),
@@ -186,8 +189,8 @@ impl Supervisor {
     }
 
     /// The task's directory and its two output files.
-    fn open_output(&mut self, directory: &Path) -> Result<[OwnedFd; 2], SpawnError> {
-        self.try_open_output(directory).map_err(|error| {
+    fn open_output(&mut self, directory: &Path, new: bool) -> Result<[OwnedFd; 2], SpawnError> {
+        self.try_open_output(directory, new).map_err(|error| {
             let detail = format!("{} cannot hold its output: {error}", directory.display());
             match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -201,7 +204,7 @@ impl Supervisor {
         })
     }
 
-    fn try_open_output(&mut self, directory: &Path) -> io::Result<[OwnedFd; 2]> {
+    fn try_open_output(&mut self, directory: &Path, new: bool) -> io::Result<[OwnedFd; 2]> {
         let not_absolute = || io::Error::other("it is no absolute path of a directory");
         let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
             return Err(not_absolute());
@@ -220,7 +223,12 @@ impl Supervisor {
         let Some((_, parent)) = &self.parent_dir else {
             return Err(not_absolute());
         };
-        let opened = files::open_or_make_dir(parent, &name).and_then(|dir| {
+        let made = if new {
+            make_anew(parent, &name)
+        } else {
+            files::open_or_make_dir(parent, &name)
+        };
+        let opened = made.and_then(|dir| {
             let [stdout, stderr] = OutputStream::BOTH.map(OutputStream::file_name);
             Ok([
                 files::open_append(&dir, stdout)?,
@@ -232,6 +240,30 @@ impl Supervisor {
             self.parent_dir = None;
         }
         opened
+    }
+}
+
+/// A new directory. What has its name already, as the task of a former executor, is set aside
+/// beside it: its output is not this task's, and this task's end must not remove it.
+fn make_anew(parent: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
+    match files::make_dir(parent, name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Made for this task by a supervisor that got no further, or by its first failed start.
+            let names = OutputStream::BOTH.map(OutputStream::file_name);
+            if let Ok(dir) = files::open_existing_dir(parent, name)
+                && files::holds_only_empty(&dir, &names)?
+            {
+                return Ok(dir);
+            }
+            let mut aside = name.to_bytes().to_vec();
+            aside.extend_from_slice(format!(".set-aside-{}", now().as_millis()).as_bytes());
+            let aside = CString::new(aside)?;
+            if files::rename_if_there(parent, name, &aside)? {
+                super::say(&format!("{name:?} was there already; it is {aside:?} now"));
+            }
+            files::open_or_make_dir(parent, name)
+        }
+        other => other,
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::Path;
 use taskwright_capability::{ProcessHost as _, SpawnError};
 use taskwright_supervisor::{OutputReader, OutputStream};
 
+use taskwright_model::AttemptNumber;
+
 use crate::harness::{Host, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,7 +30,9 @@ async fn links_and_pipes_in_place_of_output_are_refused() {
     let mut host = Host::start().await;
     let target = host.data.path().join("precious");
     std::fs::write(&target, "kept").unwrap();
-    let request = host.request(&["echo", "overwritten"]);
+    let mut request = host.request(&["echo", "overwritten"]);
+    // Planted by its first attempt: what stands there before that one is set aside.
+    request.unit.attempt = AttemptNumber(2);
     std::fs::create_dir(&request.directory).unwrap();
     symlink(&target, request.directory.join("stdout.log")).unwrap();
     let refused = host.client.spawn(request).await;
@@ -38,7 +42,8 @@ async fn links_and_pipes_in_place_of_output_are_refused() {
     );
     assert_eq!(std::fs::read_to_string(target).unwrap(), "kept");
 
-    let pipe = host.request(&["true"]);
+    let mut pipe = host.request(&["true"]);
+    pipe.unit.attempt = AttemptNumber(2);
     std::fs::create_dir(&pipe.directory).unwrap();
     let path = pipe.directory.join("stdout.log");
     let made = host.run(&["mkfifo", path.to_str().unwrap()]).await;
