@@ -1,4 +1,8 @@
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 use taskwright_capability::{Lifetime, SpawnRequest};
 use taskwright_model::{AttemptNumber, ExitStatus, TaskId, TaskName, UnitKey, UnitName};
@@ -6,6 +10,7 @@ use taskwright_native::TreeLevel;
 
 use super::*;
 use crate::unit::Unit;
+use crate::wire::{PROTOCOL_VERSION, Request};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -98,4 +103,101 @@ fn a_log_is_shortened_only_where_it_loses_nothing() {
         assert!(Instant::now() < deadline, "it did not end in time");
     };
     assert_eq!(end.status, Some(ExitStatus::Code(7)));
+}
+
+/// A daemon that speaks this version, over the real socket.
+struct Daemon {
+    stream: UnixStream,
+    input: Vec<u8>,
+}
+
+impl Daemon {
+    fn connect(turned: &Turned, version: u32) -> Self {
+        let place = Place::open(&turned.supervisor.options.state_dir).unwrap();
+        let stream = UnixStream::connect(place.socket()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut daemon = Self {
+            stream,
+            input: Vec::new(),
+        };
+        daemon.ask(0, &Request::Hello { version });
+        daemon
+    }
+
+    fn ask(&mut self, id: u64, request: &Request) {
+        let mut bytes = Vec::new();
+        request.put(id, &mut bytes);
+        std::io::Write::write_all(&mut self.stream, &bytes).unwrap();
+    }
+
+    /// The next thing the supervisor says, and to which request, turning its loop meanwhile.
+    fn hear(&mut self, turned: &mut Turned) -> (u64, Answer) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some((frame, taken)) = crate::wire::next_frame(&self.input).unwrap() {
+                let heard = (frame.id, Answer::take(&frame).unwrap().unwrap());
+                self.input.drain(..taken);
+                return heard;
+            }
+            assert!(Instant::now() < deadline, "nothing was heard in time");
+            turned.turn();
+            let mut piece = [0; 4096];
+            if let Ok(count) = std::io::Read::read(&mut self.stream, &mut piece) {
+                self.input.extend_from_slice(&piece[..count]);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_older_daemon_is_answered_at_once_and_told_of_the_end_apart() {
+    let mut turned = Turned::new();
+    let mut daemon = Daemon::connect(&turned, 1);
+    assert_eq!(
+        daemon.hear(&mut turned),
+        (0, Answer::Welcome { version: 1 })
+    );
+    let request = turned.request("exit 7");
+    daemon.ask(5, &Request::Spawn(Box::new(request)));
+    let (id, answer) = daemon.hear(&mut turned);
+    assert!(
+        matches!(&answer, Answer::Spawned(spawned) if id == 5 && spawned.exit.is_none()),
+        "{answer:?}"
+    );
+    let (id, answer) = daemon.hear(&mut turned);
+    assert!(
+        matches!(&answer, Answer::Report(_)) && id == 0,
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn an_end_that_was_told_to_one_daemon_is_reported_to_the_others() {
+    let mut turned = Turned::new();
+    let mut asking = Daemon::connect(&turned, PROTOCOL_VERSION);
+    let mut watching = Daemon::connect(&turned, PROTOCOL_VERSION);
+    for daemon in [&mut asking, &mut watching] {
+        assert!(matches!(
+            daemon.hear(&mut turned),
+            (0, Answer::Welcome { .. })
+        ));
+    }
+    let request = turned.request("exit 7");
+    asking.ask(5, &Request::Spawn(Box::new(request)));
+    let (id, answer) = asking.hear(&mut turned);
+    let Answer::Spawned(spawned) = answer else {
+        unreachable!("{answer:?}");
+    };
+    let (_, reported) = watching.hear(&mut turned);
+    assert!(matches!(reported, Answer::Report(_)), "{reported:?}");
+    assert_eq!(id, 5);
+    if spawned.exit.is_some() {
+        // It was told once: the next thing it hears is what it asks for.
+        asking.ask(6, &Request::List);
+        let (id, answer) = asking.hear(&mut turned);
+        assert!(
+            matches!(&answer, Answer::Units { units, .. } if units.len() == 1) && id == 6,
+            "{answer:?}"
+        );
+    }
 }
