@@ -160,6 +160,14 @@ fn labels(text: &str) -> Result<Vec<LabelMatch>, Problem> {
             ))
             .hint("write it as a=b,c!=d,e,!f"));
         }
+        // `in (...)` of other systems would be a key that no task has: an empty answer, not an error.
+        if key.contains([' ', '(', ')']) {
+            let shown: String = key.chars().take(40).collect();
+            return Err(Problem::bad_request(format!(
+                "a term of the label selector is not understood: {shown:?}"
+            ))
+            .hint("write it as a=b,c!=d,e,!f; sets (`in`, `notin`) are not known here"));
+        }
         terms.push(read);
     }
     Ok(terms)
@@ -188,7 +196,7 @@ mod tests {
 
     #[test]
     fn terms_without_a_key_are_refused() {
-        for text in ["=b", "!=b", "!", "a=b,=c"] {
+        for text in ["=b", "!=b", "!", "a=b,=c", "k in (v0)", "k notin (v)"] {
             assert!(labels(text).is_err(), "{text}");
         }
         assert!(labels(&"a,".repeat(65)).is_err());

@@ -72,6 +72,8 @@ fn parse_lines(text: &str) -> anyhow::Result<Vec<TokenEntry>> {
         }
         let words: Vec<&str> = line.split_whitespace().collect();
         let (scope, token) = match words.as_slice() {
+            // A scope whose token was forgotten is not a token that everybody can guess.
+            [word] if Scope::parse(word).is_ok() => return Err(bad_line(number)),
             [token] => (Scope::Admin, *token),
             [scope, token] => (Scope::parse(scope).map_err(|_| bad_line(number))?, *token),
             _ => return Err(bad_line(number)),
@@ -133,5 +135,8 @@ mod tests {
             error.contains("line 2") && !error.contains("s3cret"),
             "{error}"
         );
+        for scope in ["read", "submit", "admin"] {
+            assert!(parse_lines(scope).is_err(), "{scope}");
+        }
     }
 }
