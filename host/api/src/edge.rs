@@ -20,6 +20,7 @@ use tracing::Instrument;
 use crate::auth::{Caller, Peer, Scope};
 use crate::native::PREFIX;
 use crate::problem::{Form, Problem};
+use crate::server::MOST_HEADER_BYTES;
 use crate::state::ApiState;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -125,47 +126,50 @@ pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
     .hint("the Allow header names the methods that are")
 }
 
-/// The server's buffer bounds a head only roughly: what fits into its last read is taken.
-const MOST_HEADER_BYTES: usize = 64 * 1024;
-
 /// Who asks, if they may.
 fn admit(state: &ApiState, request: &Request, route: Route) -> Result<Caller, Problem> {
-    let headers = request.headers().iter();
-    let bytes: usize = headers
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
-    if bytes > MOST_HEADER_BYTES {
-        return Err(Problem::new(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            format!("the headers have {bytes} bytes, {MOST_HEADER_BYTES} are allowed"),
-        ));
-    }
+    refuse_long_headers(request.headers())?;
     if route.open {
         return Ok(Caller::anyone());
     }
     let peer = request.extensions().get::<Peer>();
     let peer = peer.copied().unwrap_or(Peer::Network);
     let caller = state.auth.identify(request.headers(), peer)?;
-    if peer == Peer::Loopback && !state.auth.asks() {
+    let anybody = !state.auth.asks();
+    if anybody && peer == Peer::Loopback {
         refuse_public_names(request.headers())?;
     }
     if request.method().is_safe() {
         caller.require(Scope::Read)?;
     } else {
         caller.require(Scope::Submit)?;
-        let anybody = !state.auth.asks();
-        refuse_foreign_pages(request.headers(), anybody)?;
+        refuse_foreign_pages(request.headers())?;
+        if anybody {
+            refuse_named_pages(request.headers())?;
+        }
     }
     Ok(caller)
+}
+
+/// The server's buffer bounds a head only roughly: what fits into its last read is taken.
+fn refuse_long_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    let sizes = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    let bytes: usize = sizes.sum();
+    if bytes <= MOST_HEADER_BYTES {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        format!("the headers have {bytes} bytes, {MOST_HEADER_BYTES} are allowed"),
+    ))
 }
 
 /// A web page of another site must not submit tasks through its reader's browser. The contract
 /// does not look at Content-Type, so the browser would not ask us first; but it says where
 /// the page is from. Programs send no `Origin`.
-///
-/// Where `anybody` may change things, a page from a name is refused even if it is the name we were
-/// asked under: whoever owns a name can let it point here. Addresses and `localhost` cannot lie.
-fn refuse_foreign_pages(headers: &HeaderMap, anybody: bool) -> Result<(), Problem> {
+fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(origin) = headers.get(ORIGIN) else {
         return Ok(());
     };
@@ -173,24 +177,36 @@ fn refuse_foreign_pages(headers: &HeaderMap, anybody: bool) -> Result<(), Proble
     let host = text_of(headers, &HOST).unwrap_or_default();
     let same = origin
         .split_once("://")
-        .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
-        && !(anybody && is_name(host));
+        .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
     if same {
         return Ok(());
     }
-    Err(Problem::new(
+    Err(foreign_page())
+}
+
+/// Where anybody may change things, a page from a name may not, even if it is the name we were
+/// asked under: whoever owns a name can let it point here. Addresses and `localhost` cannot lie.
+fn refuse_named_pages(headers: &HeaderMap) -> Result<(), Problem> {
+    let host = text_of(headers, &HOST).unwrap_or_default();
+    if headers.contains_key(ORIGIN) && is_name(without_port(host)) {
+        return Err(foreign_page());
+    }
+    Ok(())
+}
+
+fn foreign_page() -> Problem {
+    Problem::new(
         StatusCode::FORBIDDEN,
         "a page of another origin may not change anything here",
-    ))
+    )
 }
 
 /// A page whose name its owner lets point to this machine's loopback could read everything: its
 /// browser takes us for the page's own server, and sends no `Origin` with a `GET`.
 fn refuse_public_names(headers: &HeaderMap) -> Result<(), Problem> {
-    let host = text_of(headers, &HOST).unwrap_or_default();
-    let name = without_port(host);
+    let name = without_port(text_of(headers, &HOST).unwrap_or_default());
     // Names without a dot are of this machine or its network: nobody outside can own one.
-    let public = is_name(host) && name.contains('.') && !name.ends_with(".localhost");
+    let public = is_name(name) && name.contains('.') && !name.ends_with(".localhost");
     if !public {
         return Ok(());
     }
@@ -201,20 +217,20 @@ fn refuse_public_names(headers: &HeaderMap) -> Result<(), Problem> {
     .hint("use 127.0.0.1 or localhost, or set tokens"))
 }
 
+/// A `Host` without its port.
 fn without_port(host: &str) -> &str {
     host.rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
         .map_or(host, |(name, _)| name)
 }
 
-/// Whether a `Host` is a name that somebody could own.
+/// Whether this is a name that somebody could own, and no address.
 fn is_name(host: &str) -> bool {
-    let without_port = without_port(host);
-    let address = without_port
+    let address = host
         .trim_start_matches('[')
         .trim_end_matches(']')
         .parse::<std::net::IpAddr>();
-    address.is_err() && !without_port.eq_ignore_ascii_case("localhost")
+    address.is_err() && !host.eq_ignore_ascii_case("localhost")
 }
 
 fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

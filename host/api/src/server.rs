@@ -34,6 +34,9 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
+/// The bytes of all headers of a request, as a rule.
+pub(crate) const MOST_HEADER_BYTES: usize = 64 * 1024;
+
 /// Bounds on connections.
 #[derive(Clone, Debug)]
 pub struct ServeLimits {
@@ -53,7 +56,7 @@ impl Default for ServeLimits {
         Self {
             connections: 1024,
             header_time: Duration::from_secs(30),
-            header_bytes: 64 * 1024,
+            header_bytes: MOST_HEADER_BYTES,
             drain_time: Duration::from_secs(30),
         }
     }

@@ -301,22 +301,19 @@ impl Attempts {
             Step::Done(outcome) => {
                 // Short as it was, it ran.
                 let ran = !entry.started && process.is_some();
-                let started = started(attempt, process, entry.state.clone());
+                let started = ran.then(|| started(attempt, process, entry.state.clone()));
                 if let Some(wake) = entries.remove(&id).and_then(|entry| entry.wake) {
                     wake.abort();
                 }
                 let ended = Event::AttemptEnded { attempt, outcome };
-                self.tell_loop(match ran {
-                    true => Fact::Ran {
+                match started {
+                    Some(started) => self.tell_loop(Fact::Ran {
                         task: id,
                         started,
                         ended,
-                    },
-                    false => Fact::Event {
-                        task: id,
-                        event: ended,
-                    },
-                });
+                    }),
+                    None => self.say(id, ended),
+                }
                 return Next::Over;
             }
             Step::Wait { state, wake_after } => (state, wake_after),

@@ -16,20 +16,6 @@ pub(crate) const ENABLE_CONTAINER_MODE: &str = "ENABLE_CONTAINER_MODE";
 /// The container runtime's socket. As the reference executor.
 pub(crate) const CRI_SOCKET: &str = "CRI_SOCKET";
 
-/// Whether any variable of the reference executor is set.
-pub(crate) fn reference_is_configured() -> bool {
-    [
-        DATA_DIR,
-        LISTEN_ADDR,
-        ENABLE_SIDECAR_MODE,
-        MAIN_CONTAINER_NAME,
-        ENABLE_CONTAINER_MODE,
-        CRI_SOCKET,
-    ]
-    .iter()
-    .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
 /// The configuration file of `serve`.
 pub(crate) const CONFIG: &str = "TASKWRIGHT_CONFIG";
 /// A Unix socket that the API is served on as well.

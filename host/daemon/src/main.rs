@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     }
     let cli = cli::Cli::parse_from(argv::normalise(
         std::env::args_os(),
-        env::reference_is_configured(),
+        settings::table::reference_is_configured(&settings::process_variable),
     ));
     let code = command::carry_out(cli.verb).unwrap_or_else(|error| failure::report(&error));
     code.into()

@@ -19,7 +19,7 @@ pub(crate) struct DeleteArgs {
     connect: ConnectArgs,
 }
 
-/// Every name is tried; the first failure decides the exit code.
+/// Every name is tried and told as it is done; the last failure decides the exit code.
 pub(crate) async fn carry_out(args: DeleteArgs) -> anyhow::Result<Code> {
     let client = args.connect.client()?;
     let mut code = Code::DONE;

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
+use super::for_each_name;
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
-use crate::failure;
 use crate::output::{OutputArgs, tasks};
 
 #[derive(Debug, Args)]
@@ -18,17 +18,9 @@ pub(crate) struct GetArgs {
     connect: ConnectArgs,
 }
 
-/// Every name is tried; the last failure decides the exit code.
 pub(crate) async fn carry_out(args: GetArgs) -> anyhow::Result<Code> {
     let client = args.connect.client()?;
-    let mut found = Vec::with_capacity(args.names.len());
-    let mut code = Code::DONE;
-    for name in &args.names {
-        match client.get(name).await {
-            Ok(task) => found.push(task),
-            Err(error) => code = failure::report(&error),
-        }
-    }
+    let (found, code) = for_each_name(&args.names, async |name| client.get(name).await).await;
     match found.as_slice() {
         [] => {}
         [one] if args.names.len() == 1 => tasks::show_one(args.output.format(), one)?,

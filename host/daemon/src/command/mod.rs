@@ -24,6 +24,7 @@ use anyhow::Context as _;
 
 use crate::cli::Verb;
 use crate::exit::Code;
+use crate::failure;
 
 /// Carries out `verb`.
 ///
@@ -48,6 +49,23 @@ pub(crate) fn carry_out(verb: Verb) -> anyhow::Result<Code> {
         Verb::Version(args) => version::carry_out(args),
         Verb::CompileComponent => crate::serve::compile::run_child(),
     }
+}
+
+/// Does `act` for every name, and tells of each that failed. What came of the others, and the
+/// code of the last failure.
+async fn for_each_name<T>(
+    names: &[String],
+    act: impl AsyncFn(&str) -> anyhow::Result<T>,
+) -> (Vec<T>, Code) {
+    let mut done = Vec::with_capacity(names.len());
+    let mut code = Code::DONE;
+    for name in names {
+        match act(name).await {
+            Ok(answer) => done.push(answer),
+            Err(error) => code = failure::report(&error),
+        }
+    }
+    (done, code)
 }
 
 /// Runs a command that only asks: one thread is enough for it.

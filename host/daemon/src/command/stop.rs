@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::for_each_name;
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
-use crate::failure;
 use crate::output::{OutputArgs, tasks};
 use crate::units::parse_duration;
 
@@ -24,17 +24,10 @@ pub(crate) struct StopArgs {
     connect: ConnectArgs,
 }
 
-/// Every name is tried; the last failure decides the exit code.
 pub(crate) async fn carry_out(args: StopArgs) -> anyhow::Result<Code> {
     let client = args.connect.client()?;
-    let mut stopped = Vec::with_capacity(args.names.len());
-    let mut code = Code::DONE;
-    for name in &args.names {
-        match client.stop(name, args.grace).await {
-            Ok(task) => stopped.push(task),
-            Err(error) => code = failure::report(&error),
-        }
-    }
+    let stop = async |name: &str| client.stop(name, args.grace).await;
+    let (stopped, code) = for_each_name(&args.names, stop).await;
     if !stopped.is_empty() {
         tasks::show_many(args.output.format(), &stopped)?;
     }

@@ -80,10 +80,11 @@ impl Daemon {
 
         // The store first: its lock says that this directory is ours, supervisor and all.
         let cache = surroundings.cache.unwrap_or_else(|| data_dir.cache());
-        let (store, engine) = tokio::join!(
-            open_store(&data_dir, surroundings.lasting),
-            start_engine(cache)
-        );
+        let options = Options {
+            reserve_log: surroundings.lasting,
+            ..Options::at(RealClock.now())
+        };
+        let (store, engine) = tokio::join!(open_store(&data_dir, options), start_engine(cache));
         let (journal, history, recovered) = store?;
         let engine = engine?;
 
@@ -212,13 +213,9 @@ impl Daemon {
 
 async fn open_store(
     data_dir: &DataDir,
-    lasting: bool,
+    options: Options,
 ) -> anyhow::Result<(SqliteJournal, SqliteFeedHistory, Recovered)> {
     let directory = data_dir.own();
-    let options = Options {
-        reserve_log: lasting,
-        ..Options::at(RealClock.now())
-    };
     let opening = move || Store::open(&directory, options);
     // Damage is told by the store itself; it goes on with what could be read.
     Ok(tokio::task::spawn_blocking(opening).await??)

@@ -157,6 +157,15 @@ pub(crate) fn by_flag(flag: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.flag == flag)
 }
 
+/// Whether a variable of the reference executor is set.
+pub(crate) fn reference_is_configured(variable: &dyn Fn(&str) -> Option<String>) -> bool {
+    SETTINGS
+        .iter()
+        .filter(|setting| setting.origin == Origin::Reference)
+        .filter_map(|setting| variable(setting.variable?))
+        .any(|value| !value.is_empty())
+}
+
 const fn setting(
     key: &'static str,
     flag: &'static str,

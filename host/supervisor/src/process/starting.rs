@@ -36,6 +36,15 @@ pub(super) enum Started {
     Before(UnitId),
 }
 
+/// Whose a directory is that stands at a task's place.
+#[derive(Clone, Copy)]
+enum Whose {
+    /// An earlier unit of the task made it.
+    Tasks,
+    /// Nothing of the task was ever started, so it is not the task's.
+    Strangers,
+}
+
 impl Supervisor {
     /// Starts a unit, or finds it.
     pub(super) fn start(&mut self, request: SpawnRequest) -> Result<Started, SpawnError> {
@@ -43,9 +52,8 @@ impl Supervisor {
             return Ok(Started::Before(id));
         }
         let prepared = Prepared::new(&request)?;
-        // Nothing of this task was ever started: what stands at its place is not its own.
-        let new = request.unit.attempt == FIRST && self.units.of_task(request.unit.task).is_empty();
-        let files = self.open_output(&request.directory, new)?;
+        let whose = self.whose_directory(&request);
+        let files = self.open_output(&request.directory, whose)?;
         let reserve = self.reserve()?;
         let group = self.trees.lease().map_err(|error| SpawnError::NoRoom {
             detail: format!("a cgroup could not be made: {error}"),
@@ -78,6 +86,16 @@ impl Supervisor {
                 stat.start_ticks,
             ))),
             Err(error) => Err(self.refuse_child(&intent, &child, &error)),
+        }
+    }
+
+    /// Whose the task's directory is, if it is there.
+    fn whose_directory(&self, request: &SpawnRequest) -> Whose {
+        let unit = &request.unit;
+        if unit.attempt == FIRST && self.units.of_task(unit.task).is_empty() {
+            Whose::Strangers
+        } else {
+            Whose::Tasks
         }
     }
 
@@ -189,8 +207,8 @@ impl Supervisor {
     }
 
     /// The task's directory and its two output files.
-    fn open_output(&mut self, directory: &Path, new: bool) -> Result<[OwnedFd; 2], SpawnError> {
-        self.try_open_output(directory, new).map_err(|error| {
+    fn open_output(&mut self, directory: &Path, whose: Whose) -> Result<[OwnedFd; 2], SpawnError> {
+        self.try_open_output(directory, whose).map_err(|error| {
             let detail = format!("{} cannot hold its output: {error}", directory.display());
             match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -204,7 +222,7 @@ impl Supervisor {
         })
     }
 
-    fn try_open_output(&mut self, directory: &Path, new: bool) -> io::Result<[OwnedFd; 2]> {
+    fn try_open_output(&mut self, directory: &Path, whose: Whose) -> io::Result<[OwnedFd; 2]> {
         let not_absolute = || io::Error::other("it is no absolute path of a directory");
         let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
             return Err(not_absolute());
@@ -223,10 +241,9 @@ impl Supervisor {
         let Some((_, parent)) = &self.parent_dir else {
             return Err(not_absolute());
         };
-        let made = if new {
-            make_anew(parent, &name)
-        } else {
-            files::open_or_make_dir(parent, &name)
+        let made = match whose {
+            Whose::Tasks => files::open_or_make_dir(parent, &name),
+            Whose::Strangers => make_anew(parent, &name),
         };
         let opened = made.and_then(|dir| {
             let [stdout, stderr] = OutputStream::BOTH.map(OutputStream::file_name);
