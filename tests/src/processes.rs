@@ -138,7 +138,11 @@ mod tests {
         command.arg("60").env(name, value).current_dir(&directory);
         let child = Owned::spawn(&mut command).unwrap();
         let pids = |found: Vec<Process>| found.iter().map(|one| one.pid).collect::<Vec<u32>>();
-        assert_eq!(pids(with_variable(&variable)), [child.pid()]);
+        // A moment between its exec and the kernel's note of where its variables lie, and its
+        // environment reads as empty.
+        eventually(SOON, "the child is found by its variable", || {
+            pids(with_variable(&variable)) == [child.pid()]
+        });
         assert_eq!(pids(holding(directory.path())), [child.pid()]);
     }
 
