@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use taskwright_model::{AttemptNumber, Event, Outcome, ProcessIdentity, Task, TaskId, UnitName};
+use taskwright_model::{
+    AttemptNumber, Event, Fault, Outcome, ProcessIdentity, Remarks, Task, TaskId, UnitName,
+};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -288,6 +290,7 @@ impl Attempts {
             step,
             process,
             ended,
+            remarks,
         }: Stepped,
     ) -> Next {
         let mut entries = self.entries.lock();
@@ -297,15 +300,20 @@ impl Attempts {
         else {
             return Next::Forgotten;
         };
-        let (state, wake_after) = match step {
+        let (running, state, wake_after) = match step {
             Step::Done(outcome) => {
                 // Short as it was, it ran.
                 let ran = !entry.started && process.is_some();
-                let started = ran.then(|| started(attempt, process, entry.state.clone()));
+                let started =
+                    ran.then(|| started(attempt, process, entry.state.clone(), remarks.clone()));
                 if let Some(wake) = entries.remove(&id).and_then(|entry| entry.wake) {
                     wake.abort();
                 }
-                let ended = Event::AttemptEnded { attempt, outcome };
+                let ended = Event::AttemptEnded {
+                    attempt,
+                    outcome,
+                    remarks,
+                };
                 match started {
                     Some(started) => self.tell_loop(Fact::Ran {
                         task: id,
@@ -316,9 +324,13 @@ impl Attempts {
                 }
                 return Next::Over;
             }
-            Step::Wait { state, wake_after } => (state, wake_after),
+            Step::Wait {
+                running,
+                state,
+                wake_after,
+            } => (running, state, wake_after),
         };
-        let changed = entry.state != state;
+        let changed = entry.state != state || remarks != Remarks::default();
         entry.state = state.clone();
         if let Some(old) = entry.wake.take() {
             old.abort();
@@ -337,9 +349,9 @@ impl Attempts {
                 entry.waiting.push_back(Job::Event(event));
             }
         }
-        if !entry.started {
+        if running && !entry.started {
             entry.started = true;
-            self.say(id, started(attempt, process, state));
+            self.say(id, started(attempt, process, state, remarks));
         } else if changed {
             let strategy_state = state;
             self.say(
@@ -347,6 +359,7 @@ impl Attempts {
                 Event::Progressed {
                     attempt,
                     strategy_state,
+                    remarks,
                 },
             );
         }
@@ -359,9 +372,19 @@ impl Attempts {
         self.terminate(id, attempt).await;
         let outcome = match error {
             StrategyError::Plugin { runtime, message } => Outcome::PluginFault { runtime, message },
-            StrategyError::Host { message } => Outcome::Infrastructure { message },
+            StrategyError::Host { message } => Outcome::Infrastructure {
+                fault: Fault::Machine,
+                message,
+            },
         };
-        self.say(id, Event::AttemptEnded { attempt, outcome });
+        self.say(
+            id,
+            Event::AttemptEnded {
+                attempt,
+                outcome,
+                remarks: Remarks::default(),
+            },
+        );
     }
 
     /// Kills what an attempt started. Tried a few times: the supervisor may be away for a moment.
@@ -390,10 +413,12 @@ fn started(
     attempt: AttemptNumber,
     process: Option<ProcessIdentity>,
     strategy_state: Arc<[u8]>,
+    remarks: Remarks,
 ) -> Event {
     Event::Started {
         attempt,
         process,
         strategy_state,
+        remarks,
     }
 }

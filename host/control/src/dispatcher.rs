@@ -21,8 +21,8 @@ use crate::feed::Feed;
 use crate::handle::{Control, Health, Prepared};
 use crate::orders::{Order, Orders};
 use crate::port::{
-    Clock, CommitError, FeedHistory, IdempotencyRecord, Journal, Outputs, Plugins, Recovered,
-    Strategies, StrategyEvent, Units,
+    Clock, CommitError, Execs, FeedHistory, IdempotencyRecord, Journal, Outputs, Plugins,
+    Recovered, Strategies, StrategyEvent, Units,
 };
 use crate::recover;
 use crate::request::{ControlError, SetAnswer, SetProblem, Submission, SubmitError, Submitted};
@@ -85,6 +85,8 @@ pub struct Parts<J> {
     pub plugins: Arc<dyn Plugins>,
     /// What tasks print.
     pub outputs: Arc<dyn Outputs>,
+    /// Commands inside tasks.
+    pub execs: Arc<dyn Execs>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -325,6 +327,7 @@ pub(crate) async fn assemble<J: Journal>(
         strategies: parts.strategies,
         plugins: parts.plugins,
         outputs: parts.outputs,
+        execs: parts.execs,
         clock: parts.clock,
         health,
     };

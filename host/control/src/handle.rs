@@ -13,8 +13,8 @@ use crate::attempts::Attempts;
 use crate::dispatcher::{Message, TaskAnswer, Waiter};
 use crate::feed::Feed;
 use crate::port::{
-    Clock, FeedEntry, Outputs, Plugins, SpecProblem, Strategies, StrategyError, StrategyTask,
-    UnitReport,
+    Clock, Execs, FeedEntry, Outputs, Plugins, SpecProblem, Strategies, StrategyError,
+    StrategyTask, UnitReport,
 };
 use crate::request::{
     ControlError, LONGEST_WAIT, Page, Selector, SetAnswer, SetElement, SetProblem, Submission,
@@ -43,6 +43,7 @@ pub struct Control {
     pub(crate) strategies: Arc<dyn Strategies>,
     pub(crate) plugins: Arc<dyn Plugins>,
     pub(crate) outputs: Arc<dyn Outputs>,
+    pub(crate) execs: Arc<dyn Execs>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) health: watch::Receiver<Health>,
 }
@@ -260,6 +261,12 @@ impl Control {
     #[must_use]
     pub fn outputs(&self) -> &Arc<dyn Outputs> {
         &self.outputs
+    }
+
+    /// Commands inside tasks.
+    #[must_use]
+    pub fn execs(&self) -> &Arc<dyn Execs> {
+        &self.execs
     }
 
     /// The plugins that are loaded.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use taskwright_model::{
-    AttemptNumber, ExitStatus, Happening, Outcome, ProcessIdentity, RuntimeName, Task, TaskId,
-    TaskKey, TaskSpec, Timestamp, UnitName,
+    AttemptNumber, ExitStatus, Happening, Outcome, ProcessIdentity, Remarks, RuntimeName, Task,
+    TaskId, TaskKey, TaskSpec, Timestamp, UnitName,
 };
 
 /// One line of the numbered feed.
@@ -139,6 +140,8 @@ pub enum StrategyEvent {
 pub enum Step {
     /// Go on waiting: for the end of its units, for a stop, for a wake-up.
     Wait {
+        /// Whether the work runs. Until a step says so the attempt is being started.
+        running: bool,
         /// Opaque; kept on the attempt and handed back with the next event. At most 64 KiB.
         state: Arc<[u8]>,
         /// Ask again after this long, whatever happens.
@@ -158,6 +161,8 @@ pub struct Stepped {
     /// Ends of units that the strategy was told of during the call, and of which no report
     /// follows. One that goes on waiting is told of them once more, as events.
     pub ended: Vec<(UnitName, UnitEnded)>,
+    /// What people are to see of the attempt.
+    pub remarks: Remarks,
 }
 
 /// The step of a call that started nothing.
@@ -167,6 +172,7 @@ impl From<Step> for Stepped {
             step,
             process: None,
             ended: Vec::new(),
+            remarks: Remarks::default(),
         }
     }
 }
@@ -335,6 +341,57 @@ pub trait Outputs: Send + Sync + 'static {
     /// Resolves when a stream may have grown beyond `end`, or after `at_most`.
     fn grown(&self, key: TaskKey, stream: Stream, end: u64, at_most: Duration)
     -> BoxFuture<'_, ()>;
+}
+
+/// A command to run inside a task that runs.
+#[derive(Clone, Debug)]
+pub struct ExecRequest {
+    /// The task.
+    pub task: Arc<Task>,
+    /// Which part of it, as a container of a pod; its only one where nothing is said.
+    pub part: Option<String>,
+    /// The command, not empty.
+    pub argv: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// A piece of what a command inside a task does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecPiece {
+    /// It printed.
+    Printed(Stream, Vec<u8>),
+    /// It ended with this code, 128 + n by signal n. The last piece.
+    Ended(i32),
+}
+
+/// Why a command was not run inside a task, or not to its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecError {
+    /// The task, or the part, does not run.
+    #[error("{0}")]
+    NotRunning(String),
+    /// Nothing can be run inside a task of this kind.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The command, or the part that was named, means nothing there.
+    #[error("{0}")]
+    Refused(String),
+    /// It took longer than it may.
+    #[error("{0}")]
+    Overdue(String),
+    /// The machine could not do it.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// What a command does, piece by piece.
+pub type ExecPieces = BoxStream<'static, Result<ExecPiece, ExecError>>;
+
+/// Runs commands inside tasks. Nothing of it is kept.
+pub trait Execs: Send + Sync + 'static {
+    /// Runs one.
+    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecPieces, ExecError>>;
 }
 
 /// A plugin, for people and for `/plugins`.

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use taskwright_model::{AttemptNumber, Event, Outcome, Task, TaskId, TaskState};
+use taskwright_model::{AttemptNumber, Event, Outcome, Remarks, Task, TaskId, TaskState};
 
 use crate::dispatcher::UnitAct;
 use crate::port::{KnownUnit, StrategyEvent, UnitReport};
@@ -108,6 +108,7 @@ impl Plan {
             outcome: Outcome::Lost {
                 message: message.to_owned(),
             },
+            remarks: Remarks::default(),
         };
         match &task.state {
             TaskState::Starting { .. } if rebooted && !is_known => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::deadline::Due;
 use crate::id::AttemptNumber;
 use crate::outcome::Outcome;
-use crate::task::ProcessIdentity;
+use crate::task::{ProcessIdentity, Remarks};
 
 /// Something that happened, said to the machine in [`crate::state::apply`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Event {
         process: Option<ProcessIdentity>,
         /// What the strategy wants kept.
         strategy_state: Arc<[u8]>,
+        /// What people are to see of it.
+        remarks: Remarks,
     },
     /// The strategy heard of something and goes on waiting.
     Progressed {
@@ -28,6 +30,8 @@ pub enum Event {
         attempt: AttemptNumber,
         /// What the strategy wants kept.
         strategy_state: Arc<[u8]>,
+        /// What people are to see of it.
+        remarks: Remarks,
     },
     /// The attempt is over.
     AttemptEnded {
@@ -36,6 +40,8 @@ pub enum Event {
         /// How it ended by itself. While stopping, the reason of the stop wins and only
         /// the exit is taken from here.
         outcome: Outcome,
+        /// What people are to see of it.
+        remarks: Remarks,
     },
     /// Somebody wants it stopped.
     StopRequested {

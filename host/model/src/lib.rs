@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`id`] | names that were parsed once and are valid for ever |
 //! | [`spec`] | what a submitter asked for |
+//! | [`confinement`] | what a task may use, and as whom it runs |
 //! | [`task`] | the one aggregate: spec, state, attempts |
 //! | [`state`] | the machine: `apply(task, event, now)` |
 //! | [`event`] | what may happen to a task, what it makes us do |
@@ -15,6 +16,7 @@
 //! | [`retry`] | whether another attempt is due, and when |
 //! | [`time`] | the one kind of timestamp |
 
+pub mod confinement;
 pub mod deadline;
 pub mod event;
 pub mod id;
@@ -27,13 +29,14 @@ pub mod task;
 mod tests;
 pub mod time;
 
+pub use confinement::{Confinement, Enforced, Mechanism, Restriction, User};
 pub use deadline::Limit;
 pub use event::{Effect, Event, Happening, Refusal};
 pub use id::{
     AttemptNumber, IdError, Namespace, RuntimeName, TaskId, TaskKey, TaskName, UnitKey, UnitName,
 };
-pub use outcome::{ExitStatus, Outcome};
+pub use outcome::{ExitStatus, Fault, Outcome};
 pub use spec::{EnvVar, ProcessSpec, RetryPolicy, TaskSpec, TimeLimits, Work};
 pub use state::{StopReason, TaskState};
-pub use task::{Attempt, ProcessIdentity, Task};
+pub use task::{Attempt, Part, PartState, ProcessIdentity, Remarks, Task};
 pub use time::Timestamp;

@@ -74,8 +74,10 @@ pub enum Outcome {
         /// What happened, for people.
         message: String,
     },
-    /// This machine or this daemon could not do its part.
+    /// This machine, this daemon or something beside it could not do its part.
     Infrastructure {
+        /// What failed.
+        fault: Fault,
         /// What happened, for people.
         message: String,
     },
@@ -84,6 +86,45 @@ pub enum Outcome {
         /// What is known, for people.
         message: String,
     },
+}
+
+/// What failed where it was not the task. Each is a cause of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// This machine or this daemon.
+    #[default]
+    Machine,
+    /// The image is not there and could not be pulled.
+    Image,
+    /// The container runtime cannot be reached, or could not do it.
+    ContainerRuntime,
+    /// The sandbox ended under its containers.
+    Sandbox,
+    /// The process whose namespaces were to be entered is not there, ended, or was replaced.
+    Target,
+}
+
+impl Fault {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::Machine,
+        Self::Image,
+        Self::ContainerRuntime,
+        Self::Sandbox,
+        Self::Target,
+    ];
+
+    /// The cause of an outcome that it brings about.
+    #[must_use]
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Machine => "infrastructure",
+            Self::Image => "image-unavailable",
+            Self::ContainerRuntime => "runtime-unavailable",
+            Self::Sandbox => "sandbox-lost",
+            Self::Target => "target-lost",
+        }
+    }
 }
 
 impl Outcome {
@@ -98,7 +139,7 @@ impl Outcome {
             Self::Canceled { .. } => "canceled",
             Self::Denied { .. } => "denied",
             Self::PluginFault { .. } => "plugin-fault",
-            Self::Infrastructure { .. } => "infrastructure",
+            Self::Infrastructure { fault, .. } => fault.cause(),
             Self::Lost { .. } => "lost",
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::confinement::Confinement;
 use crate::id::RuntimeName;
 
 /// Grace between TERM and KILL where a task names none.
@@ -23,6 +24,10 @@ pub struct TaskSpec {
     pub limits: TimeLimits,
     /// Whether and how it is tried again.
     pub retry: RetryPolicy,
+    /// What it may use of the machine, and as whom it runs.
+    pub confinement: Confinement,
+    /// What only its runtime understands: JSON text, an object. Empty where nothing is said.
+    pub config: String,
 }
 
 /// What to run, by kind.
@@ -121,13 +126,17 @@ pub struct RetryPolicy {
 
 impl RetryPolicy {
     /// The causes retried where a task asks for attempts and names no causes.
-    pub const DEFAULT_CAUSES: [&'static str; 7] = [
+    pub const DEFAULT_CAUSES: [&'static str; 11] = [
         "exit",
         "signal",
         "out-of-memory",
         "timeout",
         "plugin-fault",
         "infrastructure",
+        "image-unavailable",
+        "runtime-unavailable",
+        "sandbox-lost",
+        "target-lost",
         "lost",
     ];
 }

@@ -28,7 +28,7 @@ use crate::event::{Effect, Event, Happening, Refusal};
 use crate::id::AttemptNumber;
 use crate::outcome::Outcome;
 use crate::retry;
-use crate::task::{Attempt, Task};
+use crate::task::{Attempt, Remarks, Task};
 use crate::time::Timestamp;
 
 /// Where a task is in its life.
@@ -139,6 +139,7 @@ fn pending(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refusa
                 outcome: None,
                 process: None,
                 strategy_state: [].into(),
+                remarks: Remarks::default(),
             });
             next.state = TaskState::Starting { since: now };
             let effects = vec![
@@ -184,8 +185,12 @@ fn starting(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refus
             Ok((next, vec![told]))
         }
         Event::Progressed { .. } => with_progress(task, event),
-        Event::AttemptEnded { attempt, outcome } => {
-            let next = for_attempt(task, *attempt)?;
+        Event::AttemptEnded {
+            attempt,
+            outcome,
+            remarks,
+        } => {
+            let next = with_remarks(for_attempt(task, *attempt)?, remarks);
             Ok(attempt_ended(next, outcome.clone(), now))
         }
         Event::StopRequested { grace } => {
@@ -206,8 +211,12 @@ fn running(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refusa
     match event {
         Event::Launched | Event::Started { .. } => Err(Refusal::AlreadyStarted),
         Event::Progressed { .. } => with_progress(task, event),
-        Event::AttemptEnded { attempt, outcome } => {
-            let next = for_attempt(task, *attempt)?;
+        Event::AttemptEnded {
+            attempt,
+            outcome,
+            remarks,
+        } => {
+            let next = with_remarks(for_attempt(task, *attempt)?, remarks);
             Ok(attempt_ended(next, outcome.clone(), now))
         }
         Event::StopRequested { grace } => {
@@ -246,8 +255,12 @@ fn stopping(
             Ok((next, vec![again]))
         }
         Event::Progressed { .. } => with_progress(task, event),
-        Event::AttemptEnded { attempt, outcome } => {
-            let next = for_attempt(task, *attempt)?;
+        Event::AttemptEnded {
+            attempt,
+            outcome,
+            remarks,
+        } => {
+            let next = with_remarks(for_attempt(task, *attempt)?, remarks);
             Ok(attempt_ended(next, stopped(reason, outcome), now))
         }
         Event::StopRequested { grace: wanted } => {
@@ -319,16 +332,28 @@ fn for_attempt(task: &Task, number: AttemptNumber) -> Result<Task, Refusal> {
     }
 }
 
+fn with_remarks(mut task: Task, remarks: &Remarks) -> Task {
+    if let Some(attempt) = task.attempts.last_mut() {
+        attempt.remarks.note = None;
+        attempt.remarks.take(remarks);
+    }
+    task
+}
+
 fn take_started(task: &mut Task, event: &Event, now: Timestamp) {
     let Event::Started {
         process,
         strategy_state,
+        remarks,
         ..
     } = event
     else {
         return;
     };
     if let Some(attempt) = task.attempts.last_mut() {
+        // What it waited for is over.
+        attempt.remarks.note = None;
+        attempt.remarks.take(remarks);
         attempt.started_at = Some(now);
         attempt.process = *process;
         attempt.strategy_state = strategy_state.clone();
@@ -339,12 +364,14 @@ fn with_progress(task: &Task, event: &Event) -> Result<Applied, Refusal> {
     let Event::Progressed {
         attempt,
         strategy_state,
+        remarks,
     } = event
     else {
         return Err(Refusal::OtherAttempt);
     };
     let mut next = for_attempt(task, *attempt)?;
     if let Some(attempt) = next.attempts.last_mut() {
+        attempt.remarks.take(remarks);
         attempt.strategy_state = strategy_state.clone();
     }
     Ok((next, Vec::new()))

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::confinement::Enforced;
 use crate::id::{AttemptNumber, RuntimeName, TaskId, TaskKey};
 use crate::outcome::Outcome;
 use crate::spec::TaskSpec;
@@ -84,6 +85,63 @@ pub struct Attempt {
     pub process: Option<ProcessIdentity>,
     /// What the strategy asked us to keep for it. Opaque, at most 64 KiB.
     pub strategy_state: Arc<[u8]>,
+    /// What people see of it beside its state.
+    pub remarks: Remarks,
+}
+
+/// What people see of an attempt beside its state, as its strategy and the host tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What it is doing or waiting for, in a sentence.
+    pub note: Option<Arc<str>>,
+    /// Its parts, where it has several or where their names matter, as the containers of a pod.
+    pub parts: Arc<[Part]>,
+    /// What is enforced of its confinement.
+    pub enforced: Enforced,
+}
+
+impl Remarks {
+    /// Takes over what `news` says. What it does not speak of stays.
+    pub fn take(&mut self, news: &Self) {
+        if news.note.is_some() {
+            self.note.clone_from(&news.note);
+        }
+        if !news.parts.is_empty() {
+            self.parts.clone_from(&news.parts);
+        }
+        for (restriction, mechanism) in news.enforced.iter() {
+            self.enforced.set(restriction, mechanism);
+        }
+    }
+}
+
+/// A part of an attempt, as one container of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name, unique within the attempt.
+    pub name: String,
+    /// How it is.
+    pub state: PartState,
+}
+
+/// How a part is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartState {
+    /// It was not started yet; the word says why, as `ContainerCreating`.
+    Waiting(String),
+    /// It runs, since then.
+    Running(Timestamp),
+    /// It ended.
+    Ended {
+        /// Its exit code, 128 + n by signal n; `None` when nobody knows.
+        code: Option<i32>,
+        /// Whether the out-of-memory killer ended it.
+        out_of_memory: bool,
+        /// When it was started, where that is known.
+        started_at: Option<Timestamp>,
+        /// When it ended.
+        ended_at: Timestamp,
+    },
 }
 
 /// A process for ever: a pid alone is used again, with its start time it is not.

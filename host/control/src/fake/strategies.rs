@@ -191,6 +191,7 @@ impl FakeStrategies {
                     step,
                     process: Some(process),
                     ended: vec![(main_unit(), end)],
+                    remarks: taskwright_model::Remarks::default(),
                 });
             }
             OnStart::Fail(error) => return Err(error),
@@ -348,7 +349,11 @@ impl Strategies for OneLife {
 
 fn wait(state: &[u8], wake_after: Option<Duration>) -> Step {
     let state = state.into();
-    Step::Wait { state, wake_after }
+    Step::Wait {
+        running: true,
+        state,
+        wake_after,
+    }
 }
 
 fn outcome(status: Option<ExitStatus>) -> Step {

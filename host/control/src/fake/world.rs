@@ -171,6 +171,7 @@ impl FakeWorld {
             units: units.clone(),
             plugins: plugins.clone(),
             outputs: outputs.clone(),
+            execs: Arc::new(NoExecs),
             clock: clock.clone(),
         };
         let (control, dispatcher) = run(parts, &journal, &units, config).await;
@@ -197,6 +198,7 @@ impl FakeWorld {
             units: self.units.clone(),
             plugins: self.plugins.clone(),
             outputs: self.outputs.clone(),
+            execs: Arc::new(NoExecs),
             clock: self.clock.clone(),
         };
         let (control, dispatcher) = run(parts, &self.journal, &self.units, config).await;
@@ -315,6 +317,8 @@ pub fn spec() -> TaskSpec {
         priority: 0,
         limits: TimeLimits::default(),
         retry: RetryPolicy::default(),
+        confinement: taskwright_model::Confinement::default(),
+        config: String::new(),
     }
 }
 
@@ -328,5 +332,19 @@ pub fn submission(name: &str, spec: TaskSpec) -> Submission {
         key: task_key(name),
         spec: Arc::new(spec),
         idempotency: None,
+    }
+}
+
+/// Nothing can be run inside these tasks.
+#[derive(Debug)]
+struct NoExecs;
+
+impl crate::port::Execs for NoExecs {
+    fn exec(
+        &self,
+        _: crate::port::ExecRequest,
+    ) -> BoxFuture<'_, Result<crate::port::ExecPieces, crate::port::ExecError>> {
+        let sentence = "a double runs nothing".to_owned();
+        Box::pin(async { Err(crate::port::ExecError::Unsupported(sentence)) })
     }
 }

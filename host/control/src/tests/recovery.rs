@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use taskwright_model::{
-    AttemptNumber, Event, ExitStatus, Outcome, ProcessIdentity, RuntimeName, StopReason, Task,
-    TaskId, TaskState, Timestamp, UnitName, state,
+    AttemptNumber, Event, ExitStatus, Outcome, ProcessIdentity, Remarks, RuntimeName, StopReason,
+    Task, TaskId, TaskState, Timestamp, UnitName, state,
 };
 
 use super::support::*;
@@ -24,6 +24,7 @@ fn task_in(word: &str) -> Task {
         attempt: FIRST,
         process,
         strategy_state: [].into(),
+        remarks: Remarks::default(),
     };
     let process = Some(ProcessIdentity {
         pid: 7,
@@ -35,6 +36,7 @@ fn task_in(word: &str) -> Task {
             code: 0,
             message: None,
         },
+        remarks: Remarks::default(),
     };
     let stop = Event::StopRequested { grace: None };
     let events = match word {

@@ -39,6 +39,7 @@ fn running(limits: TimeLimits, since: i64) -> Task {
         attempt: AttemptNumber(1),
         process: None,
         strategy_state: [].into(),
+        remarks: crate::Remarks::default(),
     };
     let launched = after(&limited(limits), &Event::Launched, at(1));
     after(&launched, &started, at(since))

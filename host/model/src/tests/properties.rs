@@ -24,7 +24,10 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
             exit: Some(ExitStatus::Signal(9))
         }),
         Just(Outcome::Lost { message: message() }),
-        Just(Outcome::Infrastructure { message: message() }),
+        Just(Outcome::Infrastructure {
+            fault: crate::Fault::Machine,
+            message: message()
+        }),
     ]
 }
 
@@ -45,11 +48,11 @@ fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => Just(Event::Launched),
         3 => attempt().prop_map(|attempt| Event::Started {
-            attempt, process: None, strategy_state: b"s".as_slice().into() }),
+            attempt, process: None, strategy_state: b"s".as_slice().into(), remarks: crate::Remarks::default() }),
         1 => attempt().prop_map(|attempt| Event::Progressed {
-            attempt, strategy_state: b"t".as_slice().into() }),
+            attempt, strategy_state: b"t".as_slice().into(), remarks: crate::Remarks::default() }),
         3 => (attempt(), outcomes()).prop_map(|(attempt, outcome)| {
-            Event::AttemptEnded { attempt, outcome } }),
+            Event::AttemptEnded { attempt, outcome, remarks: crate::Remarks::default() } }),
         1 => prop::option::of(0..20_u64).prop_map(|grace| Event::StopRequested {
             grace: grace.map(Duration::from_secs) }),
         1 => Just(Event::DeleteRequested),

@@ -57,6 +57,8 @@ pub(super) fn spec(retry: RetryPolicy) -> TaskSpec {
         priority: 0,
         limits: TimeLimits::default(),
         retry,
+        confinement: crate::Confinement::default(),
+        config: String::new(),
     }
 }
 
@@ -136,20 +138,25 @@ fn event(task: &Task, word: &str) -> Event {
             attempt: if verb == "started" { attempt } else { other },
             process: None,
             strategy_state: b"kept".as_slice().into(),
+            remarks: crate::Remarks::default(),
         },
         "progress" => Event::Progressed {
             attempt,
             strategy_state: b"more".as_slice().into(),
+            remarks: crate::Remarks::default(),
         },
         "exit" => Event::AttemptEnded {
+            remarks: crate::Remarks::default(),
             attempt,
             outcome: exited(number.parse().unwrap()),
         },
         "other-exit" => Event::AttemptEnded {
+            remarks: crate::Remarks::default(),
             attempt: other,
             outcome: exited(0),
         },
         "lost" => Event::AttemptEnded {
+            remarks: crate::Remarks::default(),
             attempt,
             outcome: Outcome::Lost {
                 message: String::new(),

@@ -5,6 +5,8 @@
 //! nanoseconds]`. What a strategy wants kept is text where it is text and
 //! hexadecimal where it is not.
 
+mod confined;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use taskwright_control::port;
 use taskwright_model as model;
 use taskwright_model::Timestamp;
 
+use self::confined::{Confinement, Part, is_default};
 use super::RecordError;
 
 /// The version byte of this form.
@@ -116,11 +119,24 @@ enum Outcome<'a> {
         message: Text<'a>,
     },
     Infrastructure {
+        #[serde(default, skip_serializing_if = "is_default")]
+        fault: Fault,
         message: Text<'a>,
     },
     Lost {
         message: Text<'a>,
     },
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Fault {
+    #[default]
+    Machine,
+    Image,
+    ContainerRuntime,
+    Sandbox,
+    Target,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,6 +153,13 @@ struct Attempt<'a> {
     process: Option<Process>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     strategy_state: Option<Kept<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<Text<'a>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Part<'a>>,
+    /// Restriction and mechanism.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    enforced: Vec<(Text<'a>, Text<'a>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -164,6 +187,10 @@ struct Spec<'a> {
     priority: i32,
     limits: Limits,
     retry: Retry<'a>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    confinement: Option<Confinement<'a>>,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    config: Text<'a>,
 }
 
 fn none_in(labels: &BTreeMap<String, String>) -> bool {
@@ -407,7 +434,8 @@ impl<'a> Outcome<'a> {
                 runtime: runtime.into(),
                 message: message.into(),
             },
-            model::Outcome::Infrastructure { message } => Self::Infrastructure {
+            model::Outcome::Infrastructure { fault, message } => Self::Infrastructure {
+                fault: Fault::from_model(*fault),
                 message: message.into(),
             },
             model::Outcome::Lost { message } => Self::Lost {
@@ -441,12 +469,35 @@ impl<'a> Outcome<'a> {
                 runtime: runtime.into_owned(),
                 message: message.into_owned(),
             },
-            Self::Infrastructure { message } => model::Outcome::Infrastructure {
+            Self::Infrastructure { fault, message } => model::Outcome::Infrastructure {
+                fault: fault.into_model(),
                 message: message.into_owned(),
             },
             Self::Lost { message } => model::Outcome::Lost {
                 message: message.into_owned(),
             },
+        }
+    }
+}
+
+impl Fault {
+    fn from_model(fault: model::Fault) -> Self {
+        match fault {
+            model::Fault::Machine => Self::Machine,
+            model::Fault::Image => Self::Image,
+            model::Fault::ContainerRuntime => Self::ContainerRuntime,
+            model::Fault::Sandbox => Self::Sandbox,
+            model::Fault::Target => Self::Target,
+        }
+    }
+
+    fn into_model(self) -> model::Fault {
+        match self {
+            Self::Machine => model::Fault::Machine,
+            Self::Image => model::Fault::Image,
+            Self::ContainerRuntime => model::Fault::ContainerRuntime,
+            Self::Sandbox => model::Fault::Sandbox,
+            Self::Target => model::Fault::Target,
         }
     }
 }
@@ -464,11 +515,31 @@ impl<'a> Attempt<'a> {
                 start_ticks: process.start_ticks,
             }),
             strategy_state: Kept::from_model(&attempt.strategy_state),
+            note: attempt.remarks.note.as_deref().map(Cow::from),
+            parts: attempt.remarks.parts.iter().map(Part::from_model).collect(),
+            enforced: attempt
+                .remarks
+                .enforced
+                .iter()
+                .map(|(what, by)| (what.as_str().into(), by.as_str().into()))
+                .collect(),
         }
     }
 
     fn into_model(self) -> Result<model::Attempt, RecordError> {
+        let mut enforced = model::Enforced::default();
+        for (what, by) in &self.enforced {
+            let known = model::Restriction::parse(what).zip(model::Mechanism::parse(by));
+            let (what, by) =
+                known.ok_or_else(|| invalid("enforced", &format!("{what} by {by}")))?;
+            enforced.set(what, by);
+        }
         Ok(model::Attempt {
+            remarks: model::Remarks {
+                note: self.note.map(|note| note.as_ref().into()),
+                parts: self.parts.into_iter().map(Part::into_model).collect(),
+                enforced,
+            },
             number: model::AttemptNumber(self.number),
             launched_at: Timestamp::from_millis(self.launched_at),
             started_at: self.started_at.map(Timestamp::from_millis),
@@ -528,6 +599,8 @@ impl<'a> Spec<'a> {
                 max_backoff: Span::from_model(spec.retry.max_backoff),
                 on: Cow::Borrowed(&spec.retry.on),
             },
+            confinement: Confinement::from_model(&spec.confinement),
+            config: spec.config.as_str().into(),
         }
     }
 
@@ -550,6 +623,11 @@ impl<'a> Spec<'a> {
                 max_backoff: self.retry.max_backoff.into_model(),
                 on: self.retry.on.into_owned(),
             },
+            confinement: self
+                .confinement
+                .map(Confinement::into_model)
+                .unwrap_or_default(),
+            config: self.config.into_owned(),
         })
     }
 }

@@ -43,7 +43,10 @@ fn tasks() -> Vec<Task> {
             runtime: "process".into(),
             message: text(),
         },
-        Outcome::Infrastructure { message: text() },
+        Outcome::Infrastructure {
+            fault: Fault::Machine,
+            message: text(),
+        },
         Outcome::Lost { message: text() },
     ];
     let since = samples::NOW;
@@ -65,6 +68,85 @@ fn tasks() -> Vec<Task> {
         .zip(states)
         .map(|(number, state)| samples::task(number, state))
         .collect()
+}
+
+/// A task with every field that form 1 gained: what restricts it, and what people see of it.
+fn confined() -> Task {
+    let since = samples::NOW;
+    let outcome = Outcome::Infrastructure {
+        fault: Fault::Target,
+        message: "its main container ended".to_owned(),
+    };
+    let mut task = samples::task(1, TaskState::Ended { at: since, outcome });
+    let mut spec = (*task.spec).clone();
+    spec.confinement = Confinement {
+        cpu_millis: Some(500),
+        memory_bytes: Some(64 << 20),
+        pids: Some(20),
+        open_files: Some(256),
+        file_size_bytes: Some(1 << 30),
+        user: Some(User {
+            uid: 1000,
+            gid: 100,
+            groups: vec![4, 27],
+        }),
+        no_new_privileges: true,
+        read_only_paths: vec!["/usr".to_owned()],
+        best_effort: true,
+    };
+    spec.config = r#"{"target":{"pid":7}}"#.to_owned();
+    task.spec = spec.into();
+    let mut enforced = Enforced::default();
+    for (restriction, mechanism) in Restriction::ALL.into_iter().zip(Mechanism::ALL) {
+        enforced.set(restriction, mechanism);
+    }
+    let ended = |code, out_of_memory, started_at| PartState::Ended {
+        code,
+        out_of_memory,
+        started_at,
+        ended_at: since,
+    };
+    let parts = [
+        PartState::Waiting("ContainerCreating".to_owned()),
+        PartState::Running(since),
+        ended(Some(137), true, Some(since)),
+        ended(None, false, None),
+    ];
+    let parts = (1..).zip(parts).map(|(number, state)| Part {
+        name: format!("part-{number}"),
+        state,
+    });
+    if let Some(attempt) = task.attempts.last_mut() {
+        attempt.remarks = Remarks {
+            note: Some("waits for its image".into()),
+            parts: parts.collect(),
+            enforced,
+        };
+    }
+    task
+}
+
+fn confined_file() -> PathBuf {
+    folder().with_file_name("v1-confined").join("task.bin")
+}
+
+#[test]
+fn what_form_1_gained_is_read() {
+    let task = confined();
+    assert!(!task.attempts.is_empty());
+    let body = fs::read(confined_file()).unwrap();
+    assert_eq!(read_task(task.id, &body).unwrap(), task);
+}
+
+#[test]
+#[ignore = "writes the frozen file; run once, when the fields came"]
+fn generate_confined() {
+    let path = confined_file();
+    assert!(!path.exists(), "{} is frozen", path.display());
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut body = Vec::new();
+    write_task(&confined(), &mut body).unwrap();
+    fs::write(path, body).unwrap();
 }
 
 /// Seals any payload by the rule in `record.rs`, written out a second time.

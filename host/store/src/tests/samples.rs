@@ -7,6 +7,17 @@ use proptest::prelude::*;
 use taskwright_control::port::{Batch, FeedEntry, IdempotencyRecord};
 use taskwright_model::*;
 
+/// The causes there were when the bytes of form 1 were frozen.
+const CAUSES_THEN: [&str; 7] = [
+    "exit",
+    "signal",
+    "out-of-memory",
+    "timeout",
+    "plugin-fault",
+    "infrastructure",
+    "lost",
+];
+
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 /// Feed lines that [`batch`] makes of each task.
 pub(crate) const LINES_EACH: u64 = 4;
@@ -42,7 +53,12 @@ pub(crate) fn task(number: u64, state: TaskState) -> Task {
         labels: [("team".to_owned(), "tools".to_owned())].into(),
         priority: 0,
         limits: TimeLimits::default(),
-        retry: RetryPolicy::default(),
+        retry: RetryPolicy {
+            on: CAUSES_THEN.map(str::to_owned).to_vec(),
+            ..RetryPolicy::default()
+        },
+        confinement: taskwright_model::Confinement::default(),
+        config: String::new(),
     };
     let runtime = RuntimeName::parse("process").unwrap();
     let mut task = Task::new(id(number), key(number), Arc::new(spec), runtime, NOW);
@@ -59,6 +75,7 @@ pub(crate) fn task(number: u64, state: TaskState) -> Task {
                 start_ticks: 123_456,
             }),
             strategy_state: Arc::from(*b"main"),
+            remarks: Remarks::default(),
         });
     }
     task
@@ -159,7 +176,8 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
         exit().prop_map(|exit| Outcome::Canceled { exit }),
         (text(), text()).prop_map(|(policy, reason)| Outcome::Denied { policy, reason }),
         (text(), text()).prop_map(|(runtime, message)| Outcome::PluginFault { runtime, message }),
-        text().prop_map(|message| Outcome::Infrastructure { message }),
+        (proptest::sample::select(Fault::ALL.as_slice()), text())
+            .prop_map(|(fault, message)| Outcome::Infrastructure { fault, message }),
         text().prop_map(|message| Outcome::Lost { message }),
     ]
 }
@@ -193,16 +211,20 @@ fn attempt() -> impl Strategy<Value = Attempt> {
         proptest::option::of(outcome()),
         proptest::option::of(process),
         proptest::collection::vec(any::<u8>(), 0..40),
+        remarks(),
     )
         .prop_map(
-            |(number, launched_at, started_at, ended_at, outcome, process, kept)| Attempt {
-                number: AttemptNumber(number),
-                launched_at,
-                started_at,
-                ended_at,
-                outcome,
-                process,
-                strategy_state: kept.into(),
+            |(number, launched_at, started_at, ended_at, outcome, process, kept, remarks)| {
+                Attempt {
+                    remarks,
+                    number: AttemptNumber(number),
+                    launched_at,
+                    started_at,
+                    ended_at,
+                    outcome,
+                    process,
+                    strategy_state: kept.into(),
+                }
             },
         )
 }
@@ -256,17 +278,99 @@ fn spec() -> impl Strategy<Value = TaskSpec> {
         any::<i32>(),
         limits,
         retry,
+        confinement(),
+        any::<String>(),
     )
         .prop_map(
-            |(work, runtime, labels, priority, limits, retry)| TaskSpec {
+            |(work, runtime, labels, priority, limits, retry, confinement, config)| TaskSpec {
                 work,
                 runtime: runtime.map(|name| RuntimeName::parse(&name).unwrap()),
                 labels,
                 priority,
                 limits,
                 retry,
+                confinement,
+                config,
             },
         )
+}
+
+fn confinement() -> impl Strategy<Value = Confinement> {
+    let user = (any::<u32>(), any::<u32>(), any::<Vec<u32>>())
+        .prop_map(|(uid, gid, groups)| User { uid, gid, groups });
+    (
+        any::<(
+            Option<u32>,
+            Option<u64>,
+            Option<u32>,
+            Option<u64>,
+            Option<u64>,
+        )>(),
+        proptest::option::of(user),
+        any::<(bool, Vec<String>, bool)>(),
+    )
+        .prop_map(
+            |(
+                (cpu_millis, memory_bytes, pids, open_files, file_size_bytes),
+                user,
+                (no_new_privileges, read_only_paths, best_effort),
+            )| Confinement {
+                cpu_millis,
+                memory_bytes,
+                pids,
+                open_files,
+                file_size_bytes,
+                user,
+                no_new_privileges,
+                read_only_paths,
+                best_effort,
+            },
+        )
+}
+
+fn remarks() -> impl Strategy<Value = Remarks> {
+    let state = prop_oneof![
+        any::<String>().prop_map(PartState::Waiting),
+        time().prop_map(PartState::Running),
+        (
+            any::<Option<i32>>(),
+            any::<bool>(),
+            proptest::option::of(time()),
+            time()
+        )
+            .prop_map(|(code, out_of_memory, started_at, ended_at)| {
+                PartState::Ended {
+                    code,
+                    out_of_memory,
+                    started_at,
+                    ended_at,
+                }
+            }),
+    ];
+    let part = (any::<String>(), state).prop_map(|(name, state)| Part { name, state });
+    let enforced = proptest::collection::vec(
+        (
+            proptest::sample::select(Restriction::ALL.as_slice()),
+            proptest::sample::select(Mechanism::ALL.as_slice()),
+        ),
+        0..4,
+    );
+    (
+        any::<Option<String>>(),
+        proptest::collection::vec(part, 0..3),
+        enforced,
+    )
+        .prop_map(|(note, parts, pairs)| {
+            let mut enforced = Enforced::default();
+            for (restriction, mechanism) in pairs {
+                enforced.set(restriction, mechanism);
+            }
+            Remarks {
+                note: note.map(Into::into),
+                parts: parts.into(),
+                enforced,
+            }
+        })
 }
 
 fn any_key() -> impl Strategy<Value = TaskKey> {
