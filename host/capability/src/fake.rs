@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, pending};
 use parking_lot::Mutex;
-use taskwright_model::{ProcessIdentity, TaskId, Timestamp, UnitKey};
-
-use crate::process::{
-    ProcessHost, SpawnError, SpawnRequest, Spawned, StopError, UnitEnd, UnitState,
+use taskwright_model::{
+    Enforced, Mechanism, ProcessIdentity, Restriction, TaskId, Timestamp, UnitKey,
 };
+
+use crate::namespace::{NamespaceHost, Target, TargetSelector};
+use crate::process::{
+    Enforceable, ProcessHost, SpawnError, SpawnRequest, Spawned, StopError, UnitEnd, UnitState,
+};
+use crate::unit::UnitHost;
 
 /// What the next orders meet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +43,7 @@ struct Inner {
     stopped: Vec<(UnitKey, Duration)>,
     signaled: Vec<(UnitKey, i32)>,
     units: BTreeMap<UnitKey, UnitState>,
+    target: Option<Target>,
     next_pid: u32,
 }
 
@@ -82,6 +87,11 @@ impl FakeProcessHost {
         self.0.lock().signaled.clone()
     }
 
+    /// The process that every look for a target finds; `None` when it ended.
+    pub fn set_target(&self, target: Option<Target>) {
+        self.0.lock().target = target;
+    }
+
     /// A unit's main process ends.
     pub fn end(&self, unit: &UnitKey, end: UnitEnd) {
         self.0
@@ -118,6 +128,7 @@ impl Inner {
                     },
                     started_at: end.at,
                     exit: Some(*end),
+                    enforced: Enforced::default(),
                 });
             }
             None => {}
@@ -133,9 +144,30 @@ impl Inner {
             },
             started_at: Timestamp::from_millis(0),
             exit: None,
+            enforced: Enforced::default(),
         };
         self.units.insert(unit, UnitState::Running(spawned));
         Ok(spawned)
+    }
+}
+
+impl UnitHost for FakeProcessHost {
+    fn stop(&self, unit: UnitKey, grace: Duration) -> BoxFuture<'_, Result<(), StopError>> {
+        ProcessHost::stop(self, unit, grace)
+    }
+
+    fn signal(&self, unit: UnitKey, signal: i32) -> BoxFuture<'_, Result<(), StopError>> {
+        ProcessHost::signal(self, unit, signal)
+    }
+}
+
+impl NamespaceHost for FakeProcessHost {
+    fn find(&self, _: TargetSelector) -> BoxFuture<'_, Result<Option<Target>, StopError>> {
+        self.answer(|inner| Ok(inner.target))
+    }
+
+    fn is_alive(&self, process: ProcessIdentity) -> BoxFuture<'_, Result<bool, StopError>> {
+        self.answer(move |inner| Ok(inner.target.is_some_and(|target| target.process == process)))
     }
 }
 
@@ -185,6 +217,13 @@ impl ProcessHost for FakeProcessHost {
         self.answer(|inner| {
             inner.units.retain(|unit, _| unit.task != task);
             Ok(())
+        })
+    }
+
+    fn enforceable(&self) -> BoxFuture<'_, Result<Enforceable, StopError>> {
+        self.answer(|_| {
+            let rlimit = |one| (one, Ok(Mechanism::Rlimit));
+            Ok(Restriction::ALL.into_iter().map(rlimit).collect())
         })
     }
 }

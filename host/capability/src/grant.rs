@@ -3,26 +3,46 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// One thing a plugin may be lent: an importable interface of `taskwright:plugin`.
+/// One thing a plugin may be lent: an importable interface of `taskwright:plugin`, or more of one.
 ///
-/// `types`, `settings` and `log` need no grant: they reach nothing outside the plugin.
+/// `types`, `units`, `status`, `settings` and `log` need no grant: they reach nothing but the
+/// plugin's own and what its attempts started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
     /// Start and stop processes as children of the supervisor.
     Process,
+    /// Start processes inside the namespaces of other processes.
+    Namespace,
+    /// With [`Capability::Namespace`]: enter user namespaces, too.
+    UserNamespace,
+    /// With [`Capability::Namespace`]: enter cgroup namespaces, too.
+    CgroupNamespace,
+    /// Images, sandboxes and containers of the machine's container runtime.
+    Container,
     /// Read and write files in the task's own scratch directory.
     Files,
 }
 
 impl Capability {
     /// Every capability there is.
-    pub const ALL: [Self; 2] = [Self::Process, Self::Files];
+    pub const ALL: [Self; 6] = [
+        Self::Process,
+        Self::Namespace,
+        Self::UserNamespace,
+        Self::CgroupNamespace,
+        Self::Container,
+        Self::Files,
+    ];
 
     /// Its name in WIT and in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Process => "process",
+            Self::Namespace => "namespace",
+            Self::UserNamespace => "user-namespace",
+            Self::CgroupNamespace => "cgroup-namespace",
+            Self::Container => "container",
             Self::Files => "files",
         }
     }

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use taskwright_model::{ExitStatus, ProcessIdentity, TaskId, TaskName, Timestamp, UnitKey};
+use taskwright_model::{
+    Confinement, Enforced, ExitStatus, Mechanism, ProcessIdentity, Restriction, TaskId, TaskName,
+    Timestamp, UnitKey,
+};
+
+use crate::namespace::Inside;
 
 /// Starts, stops and remembers processes, keyed by [`UnitKey`].
 ///
@@ -38,7 +43,14 @@ pub trait ProcessHost: Send + Sync + 'static {
 
     /// Kills whatever is left of every unit of a task and forgets the task.
     fn purge(&self, task: TaskId) -> BoxFuture<'_, Result<(), StopError>>;
+
+    /// What this machine can enforce of a confinement.
+    fn enforceable(&self) -> BoxFuture<'_, Result<Enforceable, StopError>>;
 }
+
+/// What a machine can enforce, and by what; otherwise a sentence that says what is missing. In the
+/// order of [`Restriction::ALL`].
+pub type Enforceable = Vec<(Restriction, Result<Mechanism, String>)>;
 
 /// What to start. Everything is decided: nothing is inherited from the daemon.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,6 +71,10 @@ pub struct SpawnRequest {
     pub working_dir: Option<PathBuf>,
     /// Whether what it leaves running survives its normal end.
     pub lifetime: Lifetime,
+    /// In whose namespaces it runs; `None`: beside the daemon.
+    pub inside: Option<Inside>,
+    /// What it may use, and as whom it runs.
+    pub confinement: Confinement,
 }
 
 /// What becomes of the tree when the main process ends by itself.
@@ -79,6 +95,8 @@ pub struct Spawned {
     pub started_at: Timestamp,
     /// The end, if it is over already.
     pub exit: Option<UnitEnd>,
+    /// What is enforced of its confinement. Told by the answer to a spawn, not by lists.
+    pub enforced: Enforced,
 }
 
 /// How a unit's main process ended.
@@ -148,6 +166,20 @@ pub enum SpawnError {
     #[error("the command cannot be passed to the kernel: {detail}")]
     BadCommand {
         /// What is wrong.
+        detail: String,
+    },
+    /// The process whose namespaces were to be entered is gone, or is another one now.
+    #[error("the process to enter is gone: {detail}")]
+    TargetGone {
+        /// Which one, and what was found.
+        detail: String,
+    },
+    /// A restriction cannot be enforced here, and the task does not take less.
+    #[error("{} cannot be enforced on this machine: {detail}", restriction.as_str())]
+    NotEnforceable {
+        /// Which one.
+        restriction: Restriction,
+        /// What is missing.
         detail: String,
     },
     /// The machine has no room: processes, files, memory, disk.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use taskwright_control::port::{StrategyTask, UnitEnded};
-use taskwright_model::{ProcessIdentity, UnitName};
+use taskwright_model::{ProcessIdentity, Remarks, UnitName};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, StoreLimits, Trap, WasmBacktrace};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -87,6 +87,8 @@ pub(crate) struct Account {
     pub(crate) process: Option<ProcessIdentity>,
     /// The ends of units that it was told of when it started or found them.
     pub(crate) ended: Vec<(UnitName, UnitEnded)>,
+    /// What people are to see of the attempt.
+    pub(crate) remarks: Remarks,
     /// Lines it wrote to the log.
     pub(crate) lines: u32,
     /// Time spent in host functions that wait.

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskwright_capability::{SpawnError, StopError};
+use taskwright_capability::{ContainerError, SpawnError, StopError};
 use taskwright_control::port::{SpecProblem, Step, StrategyEvent, StrategyTask, UnitEnded};
-use taskwright_model::{ExitStatus, Outcome, Work};
+use taskwright_model::{ExitStatus, Fault, Outcome, Work};
 
-use crate::bindings::{process, runtime, types};
+use crate::bindings::{container, runtime, types, units};
 use crate::call::CallError;
 
 /// Bytes of state a strategy may ask us to keep.
@@ -56,6 +56,7 @@ pub(crate) fn task(given: &StrategyTask) -> types::Task {
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
+        config: task.spec.config.clone(),
         extra: Vec::new(),
     }
 }
@@ -108,6 +109,7 @@ pub(crate) fn step(
                 )));
             }
             Ok(Step::Wait {
+                running: waiting.running,
                 state: Arc::from(waiting.state),
                 wake_after: waiting
                     .wake_after_ms
@@ -133,20 +135,31 @@ fn outcome(outcome: types::Outcome, seen: Option<ExitStatus>) -> Result<Outcome,
                 .map_err(|_| CallError::Plugin(format!("it says that signal {number} exists")))?,
         },
         types::Outcome::OutOfMemory => Outcome::OutOfMemory { exit: seen },
-        types::Outcome::Unusable((code, sentence)) => Outcome::Exited {
+        types::Outcome::ExitedBecause((code, sentence)) => Outcome::Exited {
             code,
             message: Some(text(sentence)),
         },
         types::Outcome::Lost(sentence) => Outcome::Lost {
             message: text(sentence),
         },
+        types::Outcome::ImageUnavailable(sentence) => failed(Fault::Image, sentence),
+        types::Outcome::RuntimeUnavailable(sentence) => failed(Fault::ContainerRuntime, sentence),
+        types::Outcome::SandboxLost(sentence) => failed(Fault::Sandbox, sentence),
+        types::Outcome::TargetLost(sentence) => failed(Fault::Target, sentence),
     })
+}
+
+fn failed(fault: Fault, sentence: String) -> Outcome {
+    Outcome::Infrastructure {
+        fault,
+        message: text(sentence),
+    }
 }
 
 /// What a strategy holds against a spec.
 ///
 /// A plugin points into the task as it sees it (`/process/command`); a submitter wrote that
-/// part below `/spec`.
+/// part below `/spec`, unless it is one that stands at the top.
 pub(crate) fn problems(answer: Result<(), Vec<types::Problem>>) -> Vec<SpecProblem> {
     let Err(problems) = answer else {
         return Vec::new();
@@ -155,7 +168,7 @@ pub(crate) fn problems(answer: Result<(), Vec<types::Problem>>) -> Vec<SpecProbl
         .into_iter()
         .take(MOST_PROBLEMS)
         .map(|problem| SpecProblem {
-            field: text(format!("/spec/{}", problem.field.trim_start_matches('/'))),
+            field: text(submitted_at(&problem.field)),
             message: text(problem.message),
         })
         .collect();
@@ -169,26 +182,56 @@ pub(crate) fn problems(answer: Result<(), Vec<types::Problem>>) -> Vec<SpecProbl
     found
 }
 
+/// Where the submitter wrote what a plugin points at.
+fn submitted_at(field: &str) -> String {
+    const AT_THE_TOP: [&str; 2] = ["podTemplateSpec", "config"];
+    let field = field.trim_start_matches('/');
+    let first = field.split('/').next().unwrap_or_default();
+    if AT_THE_TOP.contains(&first) {
+        format!("/{field}")
+    } else {
+        format!("/spec/{field}")
+    }
+}
+
 /// Why nothing was started, for the guest.
-pub(crate) fn spawn_error(error: &SpawnError) -> process::Error {
+pub(crate) fn spawn_error(error: &SpawnError) -> types::SpawnError {
     let sentence = error.to_string();
     match error {
-        SpawnError::NotFound { .. } => process::Error::NotFound(sentence),
-        SpawnError::NotExecutable { .. } => process::Error::NotExecutable(sentence),
-        SpawnError::WorkingDirectory { .. } => process::Error::WorkingDirectory(sentence),
-        SpawnError::BadCommand { .. } => process::Error::BadCommand(sentence),
-        SpawnError::NoRoom { .. } | SpawnError::Unavailable { .. } => {
-            process::Error::Unavailable(sentence)
-        }
+        SpawnError::NotFound { .. } => types::SpawnError::NotFound(sentence),
+        SpawnError::NotExecutable { .. } => types::SpawnError::NotExecutable(sentence),
+        SpawnError::WorkingDirectory { .. } => types::SpawnError::WorkingDirectory(sentence),
+        SpawnError::BadCommand { .. } => types::SpawnError::BadCommand(sentence),
+        SpawnError::TargetGone { .. } => types::SpawnError::TargetGone(sentence),
+        SpawnError::NoRoom { .. }
+        | SpawnError::Unavailable { .. }
+        | SpawnError::NotEnforceable { .. } => types::SpawnError::Unavailable(sentence),
     }
 }
 
 /// Why an order was not carried out, for the guest.
-pub(crate) fn stop_error(error: &StopError) -> process::Error {
+pub(crate) fn stop_error(error: &StopError) -> units::Error {
     let sentence = error.to_string();
     match error {
-        StopError::Unavailable { .. } => process::Error::Unavailable(sentence),
-        StopError::NotRunning { .. } => process::Error::NotRunning(sentence),
+        StopError::Unavailable { .. } => units::Error::Unavailable(sentence),
+        StopError::NotRunning { .. } => units::Error::NotRunning(sentence),
+    }
+}
+
+/// Why something about containers was not done, for the guest.
+pub(crate) fn container_error(error: &ContainerError) -> container::Error {
+    let sentence = text(error.to_string());
+    match error {
+        ContainerError::ImageUnavailable { .. } => container::Error::ImageUnavailable(sentence),
+        ContainerError::NotFound { .. } => container::Error::NotFound(sentence),
+        ContainerError::NotExecutable { .. } => container::Error::NotExecutable(sentence),
+        ContainerError::Refused { .. } => container::Error::Refused(sentence),
+        ContainerError::NotRunning { .. } => container::Error::NotRunning(sentence),
+        ContainerError::SandboxLost { .. } => container::Error::SandboxLost(sentence),
+        ContainerError::UnderWay { .. } => container::Error::UnderWay(sentence),
+        ContainerError::Overdue(_) | ContainerError::Unavailable { .. } => {
+            container::Error::Unavailable(sentence)
+        }
     }
 }
 

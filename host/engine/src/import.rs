@@ -4,16 +4,23 @@
 //! function here need not ask for the grant again; it asks whether this call
 //! may act at all.
 
+mod container;
 mod files;
 mod log;
+mod namespace;
 mod process;
 mod settings;
+mod spawn;
+mod status;
 mod stderr;
+mod units;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use taskwright_capability::{Capability, Grants, ProcessHost};
+use taskwright_capability::{
+    Capability, ContainerHost, Grants, NamespaceHost, ProcessHost, UnitHost,
+};
 use taskwright_model::{TaskId, TaskKey};
 use wasmtime::component::{HasSelf, Linker};
 
@@ -25,14 +32,34 @@ pub(crate) use stderr::Stderr;
 
 /// What the host lends to plugins, and where the things of a task are.
 pub struct Host {
-    /// Starts and stops processes.
+    /// Stops and signals what was started.
+    pub units: Arc<dyn UnitHost>,
+    /// Starts processes.
     pub process: Arc<dyn ProcessHost>,
+    /// Finds processes whose namespaces may be entered.
+    pub namespace: Arc<dyn NamespaceHost>,
+    /// Containers; `None` where the daemon is not in container mode.
+    pub container: Option<Containers>,
     /// What every process finds in its environment before the task's own variables.
     pub base_env: Vec<(String, String)>,
     /// The directory of a task: its output, and where it starts unless it says otherwise.
     pub task_directory: Box<dyn Fn(&TaskKey) -> PathBuf + Send + Sync>,
     /// Where the `files` interface keeps the files of a task. Made when first written to.
     pub scratch_directory: Box<dyn Fn(TaskId) -> PathBuf + Send + Sync>,
+}
+
+/// The machine's container runtime, and what the operator allows containers.
+pub struct Containers {
+    /// Runs them.
+    pub host: Arc<dyn ContainerHost>,
+    /// The paths of the host that may be mounted, each exactly so.
+    pub host_paths: Vec<PathBuf>,
+    /// Whether they may use the machine's own network.
+    pub host_network: bool,
+    /// Whether the runtime has a handler for sandboxes with a loopback and no other network.
+    pub loopback: bool,
+    /// Whether they may have every privilege, and Linux capabilities beyond the usual ones.
+    pub privileged: bool,
 }
 
 /// Everything that a plugin with these grants may import.
@@ -44,6 +71,8 @@ pub(crate) fn linker(
     // Inert: no arguments, no environment, no files, no sockets; see `crate::call`.
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     bindings::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    bindings::units::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    bindings::status::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     bindings::settings::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     bindings::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     for capability in &grants.capabilities {
@@ -51,6 +80,14 @@ pub(crate) fn linker(
             Capability::Process => {
                 bindings::process::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
             }
+            Capability::Namespace => {
+                bindings::namespace::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+            }
+            Capability::Container => {
+                bindings::container::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+            }
+            // More of `namespace`: asked for at each call.
+            Capability::UserNamespace | Capability::CgroupNamespace => {}
             Capability::Files => {
                 bindings::files::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
             }

@@ -35,7 +35,7 @@ mod supervise;
 pub mod world;
 
 pub use compile::{CompileError, Compiler, InProcessCompiler, compile_component};
-pub use import::Host;
+pub use import::{Containers, Host};
 pub use limits::CallLimits;
 pub use load::{Inspection, LoadError, LoadFault, PluginSource, inspect};
 pub use machine::{Engine, EngineConfig, EngineError};

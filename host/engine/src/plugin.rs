@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use metrics::{Counter, Histogram};
+use taskwright_capability::Capability;
 use taskwright_control::port::StrategyError;
 
 use crate::call::CallError;
@@ -46,6 +47,14 @@ impl Plugin {
             probed: tokio::sync::Mutex::default(),
             loaded,
         }
+    }
+
+    /// Whether its units are processes of this machine.
+    pub(crate) fn starts_processes(&self) -> bool {
+        let grants = &self.loaded.identity.grants;
+        [Capability::Process, Capability::Namespace]
+            .into_iter()
+            .any(|capability| grants.allows(capability))
     }
 
     pub(crate) fn takes(&self, kind: &str) -> bool {

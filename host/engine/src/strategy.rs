@@ -10,7 +10,7 @@ use taskwright_control::port::{
     PluginInfo, Plugins, SpecProblem, Step, Stepped, Strategies, StrategyError, StrategyEvent,
     StrategyTask,
 };
-use taskwright_model::{RuntimeName, TaskSpec};
+use taskwright_model::{Restriction, RuntimeName, TaskSpec};
 use wasmtime::Store;
 
 use crate::bindings::RuntimePlugin;
@@ -129,6 +129,37 @@ impl Runtimes {
             .map_err(|error| plugin.failed(error))
     }
 
+    /// What a task restricts that cannot be enforced for units of this plugin.
+    async fn unenforceable(&self, plugin: &Plugin, given: &StrategyTask) -> Vec<SpecProblem> {
+        let confinement = &given.task.spec.confinement;
+        if confinement.best_effort || confinement.is_empty() {
+            return Vec::new();
+        }
+        let enforceable = if plugin.starts_processes() {
+            // Nobody knows as long as the supervisor is away: its start will tell.
+            self.host.process.enforceable().await.unwrap_or_default()
+        } else {
+            // The rest is between the container runtime and the machine.
+            let beyond = [Restriction::OpenFiles, Restriction::FileSize];
+            let why = "CRI has no word for it";
+            beyond.map(|one| (one, Err(why.to_owned()))).into()
+        };
+        enforceable
+            .into_iter()
+            .filter(|(restriction, _)| confinement.restricts(*restriction))
+            .filter_map(|(restriction, how)| {
+                let why = how.err()?;
+                Some(SpecProblem {
+                    field: field_of(restriction),
+                    message: format!(
+                        "cannot be enforced here: {why}; leave it out, or say \
+                         `bestEffort: true` to run without it"
+                    ),
+                })
+            })
+            .collect()
+    }
+
     async fn probe(&self, plugin: &Plugin) -> Result<(), String> {
         let mut probed = plugin.probed.lock().await;
         if let Some((at, answer)) = &*probed
@@ -168,6 +199,20 @@ impl Runtimes {
     }
 }
 
+/// Where a restriction stands in a task.
+fn field_of(restriction: Restriction) -> String {
+    match restriction {
+        Restriction::Cpu
+        | Restriction::Memory
+        | Restriction::Pids
+        | Restriction::OpenFiles
+        | Restriction::FileSize => format!("/resources/{}", restriction.as_str()),
+        Restriction::User | Restriction::NoNewPrivileges | Restriction::ReadOnlyPaths => {
+            format!("/{}", restriction.as_str())
+        }
+    }
+}
+
 impl Strategies for Runtimes {
     fn resolve(&self, spec: &TaskSpec) -> Result<RuntimeName, SpecProblem> {
         let plugins = self.plugins.read();
@@ -198,8 +243,15 @@ impl Strategies for Runtimes {
             .ok_or_else(|| SpecProblem {
                 field: "/spec".to_owned(),
                 message: format!(
-                    "no runtime takes work of kind {kind:?}; there is {}",
-                    known(&plugins)
+                    "no runtime takes work of kind {kind:?}; there is {}{}",
+                    known(&plugins),
+                    match kind {
+                        "container" | "podTemplateSpec" => {
+                            "; the daemon takes containers when it is started with \
+                             --enable-container-mode"
+                        }
+                        _ => "",
+                    }
                 ),
             })
     }
@@ -211,11 +263,12 @@ impl Strategies for Runtimes {
         Box::pin(async move {
             let plugin = self.plugin(&task)?;
             let record = convert::task(&task);
+            let unenforceable = self.unenforceable(&plugin, &task);
             let answer = self
                 .work(
                     &plugin,
                     &plugin.validate,
-                    Scope::Check(task),
+                    Scope::Check(task.clone()),
                     |guest, store| {
                         Box::pin(async move {
                             let runtime = guest.taskwright_plugin_runtime();
@@ -225,7 +278,9 @@ impl Strategies for Runtimes {
                     |answer| Ok(convert::problems(answer)),
                 )
                 .await;
-            answer.map(|(problems, _)| problems)
+            let (mut problems, _) = answer?;
+            problems.extend(unenforceable.await);
+            Ok(problems)
         })
     }
 
@@ -289,6 +344,7 @@ fn stepped((step, account): (Step, Account)) -> Stepped {
         step,
         process: account.process,
         ended: account.ended,
+        remarks: account.remarks,
     }
 }
 

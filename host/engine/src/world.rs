@@ -225,7 +225,11 @@ static HOST: LazyLock<HostWorld> = LazyLock::new(|| {
     wit!(
         "types.wit",
         "runtime.wit",
+        "units.wit",
+        "status.wit",
         "process.wit",
+        "namespace.wit",
+        "container.wit",
         "files.wit",
         "settings.wit",
         "log.wit",

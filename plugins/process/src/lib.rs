@@ -1,29 +1,24 @@
 //! The runtime for commands, as a component: one process tree per attempt.
 //!
-//! It keeps nothing: an attempt is one unit called [`MAIN`], and its end is the
+//! It keeps nothing: an attempt is one unit called `main`, and its end is the
 //! attempt's end. What to answer is decided in [`decide`]; this file only asks
 //! the host.
 
 mod decide;
 
-wit_bindgen::generate!({ world: "runtime-plugin", path: "../../wit" });
-
-use exports::taskwright::plugin::runtime::{
-    Description, Event, Failure, Guest, Problem, Step, Task,
+use taskwright_plugin_sdk::command::{self, KIND, MAIN};
+use taskwright_plugin_sdk::{
+    Description, Event, Failure, Problem, Runtime, Step, Task, export, process, units,
 };
-use taskwright::plugin::process;
-
-/// The one unit of an attempt.
-const MAIN: &str = "main";
 
 struct ProcessRuntime;
 
-impl Guest for ProcessRuntime {
+impl Runtime for ProcessRuntime {
     fn describe() -> Description {
         Description {
             name: "process".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kinds: vec![decide::KIND.to_owned()],
+            kinds: vec![KIND.to_owned()],
             config_schema: String::new(),
         }
     }
@@ -42,17 +37,17 @@ impl Guest for ProcessRuntime {
     }
 
     fn start(task: Task) -> Result<Step, Failure> {
-        let request = decide::spawn_request(task)?;
+        let request = command::spawn_request(task)?;
         decide::after_spawn(process::spawn(MAIN, &request))
     }
 
     fn on_event(_: Task, _: Vec<u8>, event: Event) -> Result<Step, Failure> {
         match event {
-            Event::Exited(end) if end.unit == MAIN => Ok(decide::after_exit(end.end)),
+            Event::Exited(exit) if exit.unit == MAIN => Ok(Step::Done(command::outcome(exit.end))),
             // A unit of another name was never started here.
-            Event::Exited(_) | Event::Woke | Event::Recovered => Ok(decide::wait()),
+            Event::Exited(_) | Event::Woke | Event::Recovered => Ok(command::running(Vec::new())),
             Event::StopRequested(request) => {
-                decide::after_stop(process::stop(MAIN, request.grace_ms))
+                command::after_stop(units::stop(MAIN, request.grace_ms))
             }
         }
     }

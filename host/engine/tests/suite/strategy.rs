@@ -32,6 +32,7 @@ fn exited(status: Option<ExitStatus>, out_of_memory: bool) -> StrategyEvent {
 
 fn wait() -> Step {
     Step::Wait {
+        running: true,
         state: Arc::from([]),
         wake_after: None,
     }
@@ -104,8 +105,8 @@ async fn start_spawns_what_the_task_says_with_what_the_host_adds() {
             "TASKWRIGHT_TASK_NAME=build".to_owned(),
             "TASKWRIGHT_NAMESPACE=default".to_owned(),
             "TASKWRIGHT_ATTEMPT=1".to_owned(),
-            "TASKWRIGHT_OUTPUT_DIR=/tasks/build".to_owned(),
             "TASKWRIGHT_DEADLINE=1700000060".to_owned(),
+            "TASKWRIGHT_OUTPUT_DIR=/tasks/build".to_owned(),
             "COLOUR=blue".to_owned(),
         ]
     );

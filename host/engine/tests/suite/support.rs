@@ -54,7 +54,10 @@ impl Bench {
         .unwrap();
         let scratch = folder.path().join("scratch");
         let host = Host {
+            units: Arc::new(processes.clone()),
             process: Arc::new(processes.clone()),
+            namespace: Arc::new(processes.clone()),
+            container: None,
             base_env: vec![
                 ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
                 ("LANG".to_owned(), "C".to_owned()),
@@ -170,6 +173,8 @@ fn task(runtime: &str, work: Work) -> Task {
             ..TimeLimits::default()
         },
         retry: RetryPolicy::default(),
+        confinement: taskwright_model::Confinement::default(),
+        config: String::new(),
     };
     let key = TaskKey {
         namespace: Namespace::native(),
@@ -190,6 +195,7 @@ fn task(runtime: &str, work: Work) -> Task {
         outcome: None,
         process: None,
         strategy_state: Arc::from([]),
+        remarks: taskwright_model::Remarks::default(),
     });
     task
 }

@@ -10,10 +10,20 @@ use wit_parser::{ManglingAndAbi, Resolve, SourceMap};
 
 use crate::support::{Bench, misbehaving, process, said};
 
-const WIT: [(&str, &str); 7] = [
+const WIT: [(&str, &str); 11] = [
     ("types.wit", include_str!("../../../../wit/types.wit")),
     ("runtime.wit", include_str!("../../../../wit/runtime.wit")),
+    ("units.wit", include_str!("../../../../wit/units.wit")),
+    ("status.wit", include_str!("../../../../wit/status.wit")),
     ("process.wit", include_str!("../../../../wit/process.wit")),
+    (
+        "namespace.wit",
+        include_str!("../../../../wit/namespace.wit"),
+    ),
+    (
+        "container.wit",
+        include_str!("../../../../wit/container.wit"),
+    ),
     ("files.wit", include_str!("../../../../wit/files.wit")),
     ("settings.wit", include_str!("../../../../wit/settings.wit")),
     ("log.wit", include_str!("../../../../wit/log.wit")),
@@ -130,7 +140,12 @@ async fn a_later_version_of_the_same_track_is_no_reason() {
     assert_eq!(found.profile.exports, ["taskwright:plugin/runtime@0.1.7"]);
     assert_eq!(
         found.profile.wants,
-        [Capability::Process, Capability::Files]
+        [
+            Capability::Process,
+            Capability::Namespace,
+            Capability::Container,
+            Capability::Files
+        ]
     );
     // It links as well: what fails is its first call, because it has no program.
     check(later, &["it could not describe itself: it gave up"]).await;
@@ -181,7 +196,7 @@ async fn a_runtime_without_a_function_that_we_call_is_refused() {
 async fn one_more_field_is_named_with_its_place() {
     check(
         replaced(
-            "process.wit",
+            "types.wit",
             "    argv: list<string>,",
             "    argv: list<string>,\n    nice: u32,",
         ),
@@ -216,7 +231,7 @@ async fn a_component_that_is_no_plugin_is_told_what_one_is() {
 #[tokio::test]
 async fn an_async_function_is_refused_as_such() {
     let said = inspect(
-        replaced("process.wit", "  stop: func(", "  stop: async func(").into(),
+        replaced("process.wit", "  spawn: func(", "  spawn: async func(").into(),
         "odd",
         &Grants::of(&Capability::ALL),
     )

@@ -12,7 +12,7 @@ wit_bindgen::generate!({ world: "runtime-plugin", path: "../../../wit" });
 use exports::taskwright::plugin::runtime::{
     Description, Event, Failure, Guest, Problem, Step, Task,
 };
-use taskwright::plugin::types::{Outcome, Waiting};
+use taskwright::plugin::types::{Outcome, SpawnError, SpawnRequest, Waiting};
 use taskwright::plugin::{files, log, process, settings};
 
 const MIB: usize = 1 << 20;
@@ -77,6 +77,7 @@ export!(Misbehave);
 
 fn wait(state: Vec<u8>) -> Step {
     Step::Wait(Waiting {
+        running: true,
         state,
         wake_after_ms: None,
     })
@@ -132,8 +133,8 @@ fn deeper(depth: u64) -> u64 {
     black_box(below ^ depth).wrapping_mul(3)
 }
 
-fn request(argv: &[&str]) -> process::SpawnRequest {
-    process::SpawnRequest {
+fn request(argv: &[&str]) -> SpawnRequest {
+    SpawnRequest {
         argv: argv.iter().map(|&word| word.to_owned()).collect(),
         env: Vec::new(),
         working_dir: None,
@@ -143,7 +144,7 @@ fn request(argv: &[&str]) -> process::SpawnRequest {
 
 /// Calls of the host that it should not take, or not take so often.
 fn host_calls(task: &Task) -> Result<(), Failure> {
-    let told = |error: process::Error| Failure::Other(format!("{error:?}"));
+    let told = |error: SpawnError| Failure::Other(format!("{error:?}"));
     match settings::get("start").as_deref() {
         Some("spawn") => {
             process::spawn("main", &request(&["true"])).map_err(told)?;
