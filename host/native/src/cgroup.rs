@@ -5,27 +5,47 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 /// Which kind of hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// cgroup v2, with `cgroup.kill`.
     Two,
-    /// The v1 freezer hierarchy.
-    OneFreezer,
+    /// The v1 hierarchy of this controller.
+    One(&'static str),
 }
+
+/// Where our own processes are put in a v2 group that is ours but may not hold any itself, since
+/// it hands controllers down.
+pub(crate) const OWN_PROCESSES: &str = "taskwright-own";
 
 /// The directory of this process's own group in that hierarchy.
 ///
 /// # Errors
 /// What is missing, for people.
 pub fn own_group(version: Version) -> Result<PathBuf, String> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
     let groups = fs::read_to_string("/proc/self/cgroup").map_err(|e| e.to_string())?;
+    let mut own = group_of(version, &groups)?;
+    if own.file_name().is_some_and(|name| name == OWN_PROCESSES) {
+        own.pop();
+    }
+    Ok(own)
+}
+
+/// The directory of the group that `groups`, a text as of `/proc/PID/cgroup`, names in that
+/// hierarchy.
+///
+/// # Errors
+/// What is missing, for people.
+pub fn group_of(version: Version, groups: &str) -> Result<PathBuf, String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
     let what = match version {
-        Version::Two => "cgroup v2 mount",
-        Version::OneFreezer => "cgroup v1 freezer mount",
+        Version::Two => "cgroup v2 mount".to_owned(),
+        Version::One(controller) => format!("cgroup v1 {controller} mount"),
     };
     let mount = mounts
         .lines()
@@ -34,9 +54,61 @@ pub fn own_group(version: Version) -> Result<PathBuf, String> {
     let own = groups
         .lines()
         .find_map(|line| parse_group(line, version))
-        .ok_or_else(|| format!("this process is in no group of the {what}"))?;
+        .ok_or_else(|| format!("the process is in no group of the {what}"))?;
+    let outside = |part: std::path::Component<'_>| part == std::path::Component::ParentDir;
+    if own.components().any(outside) {
+        return Err(format!(
+            "its group is outside of the {what} that is seen here"
+        ));
+    }
     let below = own.strip_prefix(&mount.root).unwrap_or(Path::new(""));
     Ok(mount.point.join(below))
+}
+
+/// Controllers of v1 that limit or account for what a process uses. The freezer is not among them:
+/// by its groups trees are found and killed.
+const LIMITING: [&str; 12] = [
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "pids",
+    "blkio",
+    "devices",
+    "hugetlb",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "rdma",
+];
+
+/// The v1 groups of limiting controllers that `groups`, a text as of `/proc/PID/cgroup`, names,
+/// each once, and without those that this process is in itself.
+#[must_use]
+pub fn limiting_groups(groups: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for controller in LIMITING {
+        let version = Version::One(controller);
+        let has_freezer = groups.lines().any(|line| {
+            parse_group(line, version).is_some() && parse_group(line, FREEZER).is_some()
+        });
+        if let Ok(group) = group_of(version, groups)
+            && !has_freezer
+            && !found.contains(&group)
+            && own_group(version).is_ok_and(|own| own != group)
+        {
+            found.push(group);
+        }
+    }
+    found
+}
+
+const FREEZER: Version = Version::One("freezer");
+
+/// Whether a v2 group has any controller.
+#[must_use]
+pub fn has_controllers(group: &Path) -> bool {
+    fs::read_to_string(group.join("cgroup.controllers")).is_ok_and(|text| !text.trim().is_empty())
 }
 
 struct Mount {
@@ -51,8 +123,8 @@ fn parse_mount(line: &str, version: Version) -> Option<Mount> {
     let options = right.nth(1)?;
     let fits = match version {
         Version::Two => kind == "cgroup2",
-        Version::OneFreezer => {
-            kind == "cgroup" && options.split(',').any(|option| option == "freezer")
+        Version::One(controller) => {
+            kind == "cgroup" && options.split(',').any(|option| option == controller)
         }
     };
     let mut left = left.split(' ');
@@ -70,7 +142,7 @@ fn parse_group(line: &str, version: Version) -> Option<PathBuf> {
     let (_number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
     let fits = match version {
         Version::Two => controllers.is_empty(),
-        Version::OneFreezer => controllers.split(',').any(|one| one == "freezer"),
+        Version::One(controller) => controllers.split(',').any(|one| one == controller),
     };
     fits.then(|| PathBuf::from(path))
 }
@@ -147,6 +219,19 @@ fn visit(
     act(group)
 }
 
+/// Puts the process that writes into a group: its open `cgroup.procs`, to write `0` to.
+///
+/// # Errors
+/// When the group is gone or may not be changed.
+pub fn open_to_join(group: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(
+        group.join("cgroup.procs"),
+        flags,
+        Mode::empty(),
+    )?)
+}
+
 /// The number behind `key` in a file of `key value` lines; `None` when no line has it.
 ///
 /// # Errors
@@ -173,10 +258,10 @@ mod tests {
         );
         assert_eq!(point(one, Version::Two), None);
         assert_eq!(
-            point(one, Version::OneFreezer),
+            point(one, Version::One("freezer")),
             Some(PathBuf::from("/sys/fs/cgroup/freezer"))
         );
-        assert_eq!(point(two, Version::OneFreezer), None);
+        assert_eq!(point(two, Version::One("freezer")), None);
     }
 
     #[test]
@@ -193,7 +278,7 @@ mod tests {
         assert_eq!(own("0::/a/b", Version::Two), Some(PathBuf::from("/a/b")));
         assert_eq!(own("6:freezer:/c", Version::Two), None);
         assert_eq!(
-            own("6:freezer:/c:d", Version::OneFreezer),
+            own("6:freezer:/c:d", Version::One("freezer")),
             Some(PathBuf::from("/c:d"))
         );
     }

@@ -167,6 +167,15 @@ pub fn next_hole(file: &impl AsFd, from: u64) -> io::Result<u64> {
     Ok(rustix::fs::seek(file, SeekFrom::Hole(from))?)
 }
 
+/// Whether the mount by which `path` is reached is read-only, or its file system.
+///
+/// # Errors
+/// When it cannot be reached.
+pub fn is_on_read_only_mount(path: &CStr) -> io::Result<bool> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 /// Takes the only lock on `file`, until it is closed; false when another has it.
 ///
 /// # Errors

@@ -19,6 +19,8 @@ pub struct Stat {
     pub group: i32,
     /// Its session.
     pub session: i32,
+    /// Whether the kernel is ending it, or has.
+    pub is_exiting: bool,
     /// When it started, in clock ticks since boot.
     pub start_ticks: u64,
     /// Its wait status once it is a zombie; 0 for readers that may not know.
@@ -31,7 +33,18 @@ impl Stat {
     pub fn is_zombie(&self) -> bool {
         matches!(self.state, b'Z' | b'X')
     }
+
+    /// Whether it will never run a program's instruction again. The first process of a PID
+    /// namespace is that long before it is a zombie: it ends all others in there first, and waits
+    /// until each of them was reaped.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_exiting || self.is_zombie()
+    }
 }
+
+/// `PF_EXITING` of the kernel's `include/linux/sched.h`, in the flags of proc_pid_stat(5).
+const EXITING: u64 = 0x4;
 
 /// Reads the facts of `pid`.
 ///
@@ -47,7 +60,7 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
 }
 
 /// The name in parentheses may hold anything, so fields are counted after the last `)`.
-fn parse_stat(line: &[u8]) -> Option<Stat> {
+pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     let name_end = line.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(line.get(name_end + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
@@ -55,8 +68,9 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
-    // Field 22 of the line; `state` was field 3.
-    let start_ticks = fields.nth(15)?.parse().ok()?;
+    // Fields 9 and 22 of the line; `state` was field 3.
+    let flags: u64 = fields.nth(2)?.parse().ok()?;
+    let start_ticks = fields.nth(12)?.parse().ok()?;
     // Field 52, the last one.
     let wait_status = fields
         .nth(29)
@@ -67,6 +81,7 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
         parent,
         group,
         session,
+        is_exiting: flags & EXITING != 0,
         start_ticks,
         wait_status,
     })
@@ -153,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_fields() {
-        let mut line = b"42 (a ) b) Z 7 8 9 0 -1 1 2 3 4 5 6 7 8 9 10 11 12 13 4711".to_vec();
+        let mut line = b"42 (a ) b) Z 7 8 9 0 -1 4194308 2 3 4 5 6 7 8 9 10 11 12 13 4711".to_vec();
         for field in 23..52 {
             line.extend_from_slice(format!(" {field}").as_bytes());
         }
@@ -163,6 +178,7 @@ mod tests {
             parent: 7,
             group: 8,
             session: 9,
+            is_exiting: true,
             start_ticks: 4711,
             wait_status: 1792,
         };

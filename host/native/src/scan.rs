@@ -105,6 +105,7 @@ mod tests {
             parent,
             group,
             session,
+            is_exiting: false,
             start_ticks,
             wait_status,
         }

@@ -2,6 +2,11 @@
 //!
 //! The child shares our memory until it executes (`CLONE_VM | CLONE_VFORK`), so
 //! a large parent costs nothing and the child can say exactly which step failed.
+//!
+//! One that enters another process's namespaces or changes its user does not: whoever may trace
+//! or stop it must reach nothing of ours. It has a copy, is not dumpable (so only who may trace
+//! anything may look at it), says what failed through a socket, and has a bounded time for it;
+//! see [`isolated`]. Who has other things to do [`begin`]s it and looks later.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -13,7 +18,9 @@ use std::sync::OnceLock;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::exit;
-use crate::sys::{self, ChildPlan, ChildStack};
+use crate::isolated::{self, Isolation, Prepared};
+use crate::newborn::Newborn;
+use crate::sys::{self, ChildPlan, ChildStack, Failure, LimitPlan, Memory};
 
 /// Where a program without `/` is looked for when its environment has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -38,6 +45,44 @@ pub struct Command<'a> {
     pub open_files: Option<(u64, u64)>,
     /// What it writes to its `oom_score_adj`, if not ours.
     pub oom_score: Option<&'a CStr>,
+    /// Further limits that it must have.
+    pub limits: &'a [Limit],
+    /// Whether nothing that it executes gains privileges.
+    pub no_new_privileges: bool,
+    /// What needs memory of its own.
+    pub isolation: Option<&'a Isolation<'a>>,
+}
+
+/// A resource limit, soft and hard, setrlimit(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Of what.
+    pub resource: Resource,
+    /// Soft and hard.
+    pub most: u64,
+}
+
+/// What a [`Limit`] is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Open files.
+    OpenFiles,
+    /// The size of a file.
+    FileSize,
+}
+
+impl Limit {
+    fn plan(self) -> LimitPlan {
+        let resource = match self.resource {
+            Resource::OpenFiles => libc::RLIMIT_NOFILE,
+            Resource::FileSize => libc::RLIMIT_FSIZE,
+        };
+        let (rlim_cur, rlim_max) = (self.most, self.most);
+        LimitPlan {
+            resource,
+            limit: libc::rlimit { rlim_cur, rlim_max },
+        }
+    }
 }
 
 /// A child that executes its program.
@@ -82,6 +127,32 @@ pub enum SpawnFault {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Something it must be restricted by could not be set.
+    #[error("cannot {step}")]
+    Restriction {
+        /// Which.
+        restriction: Restriction,
+        /// What was being done.
+        step: &'static str,
+        /// Which of several.
+        index: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The other process's namespaces or root cannot be entered.
+    #[error("cannot {step}")]
+    Enter {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It did not get to its program in time, or was killed on the way.
+    #[error("{detail}")]
+    Held {
+        /// What was seen.
+        detail: &'static str,
+    },
     /// Something else that is not the command's fault.
     #[error("cannot {step}")]
     Other {
@@ -92,9 +163,35 @@ pub enum SpawnFault {
     },
 }
 
+/// What a [`SpawnFault::Restriction`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restriction {
+    /// One of [`Command::join`].
+    Group,
+    /// One of [`Command::limits`].
+    Limit,
+    /// One of the paths that are read-only, or, beyond the last, the mount namespace.
+    ReadOnlyPath,
+    /// User and groups.
+    User,
+    /// Capabilities.
+    Capabilities,
+    /// No new privileges.
+    NoNewPrivileges,
+}
+
 thread_local! {
     /// Used again for every child of this thread: with CLONE_VFORK there is one at a time.
     static STACK: RefCell<Option<ChildStack>> = const { RefCell::new(None) };
+}
+
+/// What became of a command that was begun.
+#[derive(Debug)]
+pub enum Begun {
+    /// Its program is being executed.
+    Executing(Child),
+    /// It has [`Command::isolation`], and tells later how far it gets.
+    OnItsWay(Newborn),
 }
 
 /// Starts `command`; returns once its program is being executed.
@@ -102,6 +199,17 @@ thread_local! {
 /// # Errors
 /// [`SpawnFault`]; then no process is left.
 pub fn spawn(command: &Command<'_>) -> Result<Child, SpawnFault> {
+    match begin(command)? {
+        Begun::Executing(child) => Ok(child),
+        Begun::OnItsWay(newborn) => newborn.wait(),
+    }
+}
+
+/// Starts `command`, without waiting for anything that somebody else could delay.
+///
+/// # Errors
+/// [`SpawnFault`]; then no process is left.
+pub fn begin(command: &Command<'_>) -> Result<Begun, SpawnFault> {
     let Some(program) = command.argv.first().filter(|program| !program.is_empty()) else {
         let detail = "the command is empty";
         return Err(SpawnFault::BadCommand { detail });
@@ -114,6 +222,7 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, SpawnFault> {
     let env = pointers(command.env);
     let high = HighFds::of(&command.stdio).map_err(|source| no_room("duplicate a file", source))?;
     let joins: Vec<c_int> = command.join.iter().map(AsRawFd::as_raw_fd).collect();
+    let limits: Vec<LimitPlan> = command.limits.iter().map(|limit| limit.plan()).collect();
     let mut plan = ChildPlan {
         candidates: candidate_pointers.as_ptr(),
         argv: argv.as_ptr(),
@@ -128,24 +237,40 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, SpawnFault> {
             .map(|(rlim_cur, rlim_max)| libc::rlimit { rlim_cur, rlim_max }),
         oom_score: command.oom_score.map_or(ptr::null(), CStr::as_ptr),
         oom_score_length: command.oom_score.map_or(0, |text| text.to_bytes().len()),
+        limits: limits.as_ptr(),
+        limit_count: limits.len(),
+        no_new_privileges: command.no_new_privileges,
         signals: ignored_signals(),
-        failed_step: 0,
-        errno: 0,
+        status: -1,
+        isolation: ptr::null(),
+        failure: Failure::default(),
     };
-    let (pid, pidfd) = clone_with_signals_blocked(&mut plan, command.cgroup)
-        .map_err(|source| no_room("make a process", source))?;
-    if plan.failed_step == 0 {
-        return Ok(Child { pid, pidfd });
+    let no_process = |source| no_room("make a process", source);
+    if let Some(isolation) = command.isolation {
+        let prepared = Prepared::new(isolation);
+        let begun = isolated::begin(isolation, &prepared, &mut plan, candidates, |plan| {
+            clone_with_signals_blocked(plan, Memory::Copied, command.cgroup)
+        });
+        return begun.map(Begun::OnItsWay).map_err(|stopped| match stopped {
+            isolated::Stopped::NoProcess(source) => no_process(source),
+            isolated::Stopped::Enter { step, source } => SpawnFault::Enter { step, source },
+        });
+    }
+    let (pid, pidfd) = clone_with_signals_blocked(&mut plan, Memory::Shared, command.cgroup)
+        .map_err(no_process)?;
+    if plan.failure.step == 0 {
+        return Ok(Begun::Executing(Child { pid, pidfd }));
     }
     // It has ended by itself; nobody else may see it as a child.
     while let Ok(None) = exit::reap(&pidfd) {
         std::thread::yield_now();
     }
-    Err(fault(plan.failed_step, plan.errno, &candidates))
+    Err(fault(plan.failure, &candidates))
 }
 
 fn clone_with_signals_blocked(
     plan: &mut ChildPlan,
+    memory: Memory,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> io::Result<(i32, OwnedFd)> {
     STACK.with_borrow_mut(|stack| {
@@ -154,9 +279,9 @@ fn clone_with_signals_blocked(
             empty => empty.insert(ChildStack::new()?),
         };
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        let child = match sys::clone3_child(plan, stack, cgroup) {
+        let child = match sys::clone3_child(plan, stack, memory, cgroup) {
             Err(error) if cgroup.is_none() && clone3_is_missing(&error) => {
-                sys::clone_child(plan, stack)
+                sys::clone_child(plan, stack, memory)
             }
             other => other,
         };
@@ -216,8 +341,16 @@ fn no_room(step: &'static str, source: io::Error) -> SpawnFault {
     }
 }
 
-fn fault(step: u32, errno: c_int, candidates: &[CString]) -> SpawnFault {
+pub(crate) fn fault(failure: Failure, candidates: &[CString]) -> SpawnFault {
+    let Failure { step, errno, index } = failure;
     let source = io::Error::from_raw_os_error(errno);
+    let index = usize::try_from(index).unwrap_or(usize::MAX);
+    let restriction = |restriction, step, source| SpawnFault::Restriction {
+        restriction,
+        step,
+        index,
+        source,
+    };
     match step {
         sys::STEP_WORKING_DIR => SpawnFault::WorkingDirectory { source },
         sys::STEP_EXEC => match errno {
@@ -233,7 +366,39 @@ fn fault(step: u32, errno: c_int, candidates: &[CString]) -> SpawnFault {
             _ => SpawnFault::NotExecutable { source },
         },
         sys::STEP_SESSION => no_room("begin a session", source),
-        sys::STEP_GROUP => no_room("join its cgroup", source),
+        sys::STEP_GROUP => match no_room("join its cgroup", source) {
+            SpawnFault::Other { step, source } => restriction(Restriction::Group, step, source),
+            full => full,
+        },
+        sys::STEP_LIMIT => restriction(Restriction::Limit, "set its limit", source),
+        sys::STEP_READ_ONLY => {
+            restriction(Restriction::ReadOnlyPath, "make a path read-only", source)
+        }
+        sys::STEP_CREDENTIALS => restriction(
+            Restriction::User,
+            match index {
+                0 => "set its groups",
+                1 => "set its group",
+                _ => "set its user",
+            },
+            source,
+        ),
+        sys::STEP_CAPABILITIES => {
+            restriction(Restriction::Capabilities, "reduce its capabilities", source)
+        }
+        sys::STEP_NO_NEW_PRIVILEGES => {
+            restriction(Restriction::NoNewPrivileges, "set no_new_privs", source)
+        }
+        sys::STEP_ENTER => SpawnFault::Enter {
+            step: "enter its namespaces",
+            source,
+        },
+        sys::STEP_ROOT => SpawnFault::Enter {
+            step: "enter its root directory",
+            source,
+        },
+        sys::STEP_DUMPABLE => no_room("close its memory to others", source),
+        sys::STEP_CLOSE => no_room("close our files (close_range)", source),
         _ => no_room("set up standard input and output", source),
     }
 }
@@ -277,7 +442,7 @@ fn candidates(program: &CStr, env: &[CString]) -> Vec<CString> {
         .collect()
 }
 
-fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+pub(crate) fn pointers(texts: &[CString]) -> Vec<*const c_char> {
     texts
         .iter()
         .map(|text| text.as_ptr())
@@ -335,6 +500,9 @@ mod tests {
             join: &[],
             open_files: Some((256, 512)),
             oom_score: None,
+            limits: &[],
+            no_new_privileges: false,
+            isolation: None,
         })?;
         loop {
             match exit::reap(&child.pidfd) {

@@ -6,7 +6,7 @@
 //! | cgroup1 | a v1 freezer group | freeze, KILL each, thaw |
 //! | scan | session, parents, mark in the environment | KILL each, again until none is found |
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -75,10 +75,13 @@ pub struct Trees {
     counts_memory: bool,
     pool: Vec<GroupNumber>,
     next: GroupNumber,
-    /// Groups that were killed as a whole; see [`Trees::give_back`].
+    /// Groups that are not used again, as those that were killed as a whole; see
+    /// [`Trees::give_back`].
     killed: HashSet<GroupNumber>,
     /// The first group that was made here and not found.
     first: GroupNumber,
+    /// Groups that are elsewhere, because of what limits them there.
+    elsewhere: HashMap<GroupNumber, PathBuf>,
 }
 
 /// How a new process comes into its tree.
@@ -108,7 +111,7 @@ impl Trees {
         }
         for (level, version) in [
             (TreeLevel::Cgroup2, Version::Two),
-            (TreeLevel::Cgroup1, Version::OneFreezer),
+            (TreeLevel::Cgroup1, Version::One("freezer")),
         ] {
             if wanted.is_some_and(|wanted| wanted != level) {
                 continue;
@@ -144,6 +147,7 @@ impl Trees {
             next: 1,
             killed: HashSet::new(),
             first: 1,
+            elsewhere: HashMap::new(),
         };
         for number in trees.existing() {
             trees.next = trees.next.max(number + 1);
@@ -170,8 +174,43 @@ impl Trees {
         &self.base
     }
 
-    fn path(&self, group: GroupNumber) -> PathBuf {
-        self.base.join(format!("u{group}"))
+    /// The directory of a group.
+    #[must_use]
+    pub fn path(&self, group: GroupNumber) -> PathBuf {
+        match self.elsewhere.get(&group) {
+            Some(path) => path.clone(),
+            None => self.base.join(format!("u{group}")),
+        }
+    }
+
+    /// A new group in the directory `parent` of the same hierarchy, instead of our own, so that
+    /// what limits `parent` limits it, too. It is not used again, and is to be given back as any
+    /// other.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn lease_in(&mut self, parent: &Path) -> io::Result<GroupNumber> {
+        fs::create_dir_all(parent)?;
+        loop {
+            let group = self.next;
+            self.next = self.next.wrapping_add(1);
+            let path = parent.join(format!("u{group}"));
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    self.elsewhere.insert(group, path);
+                    return Ok(group);
+                }
+                // Somebody's who has not died yet.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// An earlier owner made this group elsewhere.
+    pub fn adopt(&mut self, group: GroupNumber, path: PathBuf) {
+        self.next = self.next.max(group.wrapping_add(1));
+        self.elsewhere.insert(group, path);
     }
 
     /// The groups that are there, whoever they were for.
@@ -235,9 +274,7 @@ impl Trees {
     /// # Errors
     /// When the group is gone.
     pub fn join_entry(&self, group: GroupNumber) -> io::Result<OwnedFd> {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let path = self.path(group).join("cgroup.procs");
-        Ok(rustix::fs::open(&path, flags, Mode::empty())?)
+        cgroup::open_to_join(&self.path(group))
     }
 
     /// Whether no process is left in a group. A group that is gone is empty, one that cannot be
@@ -265,11 +302,22 @@ impl Trees {
     /// supervisor did to a group is not known, so its groups are not used again either.
     pub fn give_back(&mut self, group: GroupNumber) {
         let clean = !self.killed.remove(&group) && group >= self.first;
+        if let Some(path) = self.elsewhere.remove(&group) {
+            let _found_again_at_the_next_start = cgroup::remove(&path);
+            // The parent may be in somebody else's group, who wants to remove that some day.
+            let _has_others = path.parent().map(fs::remove_dir);
+            return;
+        }
         if clean && self.pool.len() < MOST_POOLED && !self.counts_memory {
             self.pool.push(group);
         } else {
             let _found_again_at_the_next_start = cgroup::remove(&self.path(group));
         }
+    }
+
+    /// Something is wrong with a group: it is not used again once it is given back.
+    pub fn distrust(&mut self, group: GroupNumber) {
+        self.killed.insert(group);
     }
 
     /// Removes every group that `keep` does not claim and that is empty.
@@ -353,7 +401,7 @@ impl Trees {
     /// Whether the out-of-memory killer took a member; false where that cannot be known.
     #[must_use]
     pub fn out_of_memory(&self, group: GroupNumber) -> bool {
-        if !self.counts_memory {
+        if !self.counts_memory && !self.elsewhere.contains_key(&group) {
             return false;
         }
         let events = self.path(group).join("memory.events");
@@ -380,7 +428,7 @@ fn usable(version: Version, name: &str) -> Result<PathBuf, String> {
     }
     let needed = match version {
         Version::Two => "cgroup.kill",
-        Version::OneFreezer => "freezer.state",
+        Version::One(_) => "freezer.state",
     };
     let there = probe.join(needed).exists();
     let _left_empty = fs::remove_dir(&probe);

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use taskwright_capability::{
-    ProcessHost, SpawnError, SpawnRequest, Spawned, StopError, UnitReport, UnitState,
+    Enforceable, ProcessHost, SpawnError, SpawnRequest, Spawned, StopError, UnitReport, UnitState,
 };
 use taskwright_model::{TaskId, UnitKey};
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::link::Call;
 pub use self::start::StartError;
 use crate::options::SuperviseOptions;
+use crate::place;
 use crate::wire::{self, Answer, Request, SupervisorStatus};
 
 /// How a daemon reaches its supervisor.
@@ -58,6 +59,7 @@ const MOST_QUEUED_REPORTS: usize = 1024;
 pub struct SupervisorClient {
     calls: mpsc::Sender<Call>,
     patience: Duration,
+    nickname: String,
 }
 
 impl SupervisorClient {
@@ -73,9 +75,15 @@ impl SupervisorClient {
         let (calls, queue) = mpsc::channel(MOST_QUEUED_CALLS);
         let (reports, receiver) = mpsc::channel(MOST_QUEUED_REPORTS);
         let patience = config.patience;
+        let nickname = place::nickname(&config.options.state_dir);
         // Ends when the last sender of `calls`, this client, is dropped.
         tokio::spawn(link::run(config, stream, queue, reports));
-        Ok((Arc::new(Self { calls, patience }), receiver))
+        let client = Self {
+            calls,
+            patience,
+            nickname,
+        };
+        Ok((Arc::new(client), receiver))
     }
 
     /// What the supervisor says of itself.
@@ -99,6 +107,11 @@ impl SupervisorClient {
             Ok(Answer::NotDone(_)) => Ok(false),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// The name of the supervisor's cgroups.
+    pub(crate) fn nickname(&self) -> String {
+        self.nickname.clone()
     }
 
     /// One request and its answer; pages of a list arrive as one.
@@ -134,16 +147,15 @@ fn is_ending(answer: &Result<Answer, String>) -> bool {
     )
 }
 
+const OLDER: &str =
+    "the running supervisor is older than this request; it is replaced once it is idle";
 const GONE: &str = "the connection to the supervisor was closed";
 const LOST: &str = "the supervisor went away before it answered";
 
 fn unexpected(answer: Result<Answer, String>) -> StopError {
     let detail = match answer {
         Ok(Answer::NotDone(error)) => return error,
-        Ok(Answer::Unsupported { .. }) => {
-            "the running supervisor is older than this request; it is replaced once it is idle"
-                .to_owned()
-        }
+        Ok(Answer::Unsupported { .. }) => OLDER.to_owned(),
         Ok(other) => format!("it answered with something else: {other:?}"),
         Err(detail) => detail,
     };
@@ -211,6 +223,15 @@ impl ProcessHost for SupervisorClient {
     fn purge(&self, task: TaskId) -> BoxFuture<'_, Result<(), StopError>> {
         Box::pin(self.order(Request::Purge(task)))
     }
+
+    fn enforceable(&self) -> BoxFuture<'_, Result<Enforceable, StopError>> {
+        Box::pin(async move {
+            match self.ask(Request::Enforceable).await {
+                Ok(Answer::Enforceable(table)) => Ok(table),
+                other => Err(unexpected(other)),
+            }
+        })
+    }
 }
 
 /// What the kernel could never take is refused here, before it is sent.
@@ -221,6 +242,10 @@ fn check_texts(request: &SpawnRequest) -> Result<(), SpawnError> {
     }
     if let Some(index) = request.argv.iter().position(|text| text.contains('\0')) {
         return bad(format!("argument {index} holds a NUL character"));
+    }
+    let mut paths = request.confinement.read_only_paths.iter();
+    if let Some(path) = paths.find(|path| !path.starts_with('/') || path.contains('\0')) {
+        return bad(format!("{path:?} is no absolute path to be read-only"));
     }
     for (name, value) in &request.env {
         if name.is_empty() || name.contains(['=', '\0']) {
@@ -261,14 +286,4 @@ fn keep_last_of_each_name(env: &mut Vec<(String, String)>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_value_of_a_variable_wins() {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut env = vec![pair("A", "1"), pair("B", "2"), pair("A", "3")];
-        keep_last_of_each_name(&mut env);
-        assert_eq!(env, [pair("B", "2"), pair("A", "3")]);
-    }
-}
+mod tests;

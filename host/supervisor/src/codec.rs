@@ -4,7 +4,8 @@
 //! A decoder leaves what follows the fields it knows unread, so a newer writer may append fields.
 
 use taskwright_model::{
-    AttemptNumber, ExitStatus, ProcessIdentity, TaskId, Timestamp, UnitKey, UnitName,
+    AttemptNumber, Enforced, ExitStatus, Mechanism, ProcessIdentity, Restriction, TaskId,
+    Timestamp, UnitKey, UnitName,
 };
 
 use taskwright_capability::{Spawned, UnitEnd};
@@ -79,6 +80,13 @@ pub(crate) trait Put {
         self.put_u8(u8::from(spawned.exit.is_some()));
         if let Some(end) = &spawned.exit {
             self.put_end(end);
+        }
+    }
+    fn put_enforced(&mut self, enforced: &Enforced) {
+        self.put_u32(u32::try_from(enforced.iter().count()).unwrap_or(0));
+        for (restriction, mechanism) in enforced.iter() {
+            self.put_text(restriction.as_str());
+            self.put_text(mechanism.as_str());
         }
     }
 }
@@ -180,6 +188,25 @@ impl<'a> Take<'a> {
             } else {
                 None
             },
+            // Not told everywhere, so not part of this.
+            enforced: Enforced::default(),
         })
+    }
+    /// Words of a newer version are passed over.
+    pub(crate) fn enforced(&mut self) -> Result<Enforced, Malformed> {
+        let mut enforced = Enforced::default();
+        for _ in 0..self.count(8)? {
+            let (restriction, mechanism) = (self.text()?, self.text()?);
+            if let (Some(restriction), Some(mechanism)) =
+                (Restriction::parse(restriction), Mechanism::parse(mechanism))
+            {
+                enforced.set(restriction, mechanism);
+            }
+        }
+        Ok(enforced)
+    }
+    /// Whether nothing follows: fields that were appended later are missing.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.0.is_empty()
     }
 }

@@ -10,9 +10,11 @@
 //! |---|---|
 //! | [`client`] | the daemon's side, implements `ProcessHost` |
 //! | [`output`] | reading what tasks print, by offset |
+//! | [`writer`] | appending to it, for what prints elsewhere |
 //! | [`run`] | the hidden verb |
 //! | [`options`] | how a supervisor is started |
 
+mod cap;
 pub mod client;
 mod codec;
 mod guardian;
@@ -24,9 +26,12 @@ mod process;
 mod record;
 mod remove;
 pub mod run;
+mod sealed;
 mod session;
+mod target;
 mod unit;
 mod wire;
+pub mod writer;
 
 pub use client::{StartError, SupervisorClient, SupervisorConfig};
 pub use options::SuperviseOptions;
@@ -34,3 +39,4 @@ pub use output::{OutputPiece, OutputReader, OutputStream};
 pub use run::supervise;
 pub use taskwright_native::TreeLevel;
 pub use wire::SupervisorStatus;
+pub use writer::OutputWriter;

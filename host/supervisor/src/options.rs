@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use taskwright_native::TreeLevel;
 
 /// What each output file keeps at most, if nothing else is said.
 pub const DEFAULT_OUTPUT_CAP: u64 = 64 * 1024 * 1024;
+/// How long a child that somebody else could stop may take to its program.
+pub const DEFAULT_START_PATIENCE: Duration = Duration::from_secs(5);
 /// The hidden verb of the binary.
 pub const VERB: &str = "supervise";
 
@@ -21,6 +24,9 @@ pub struct SuperviseOptions {
     pub tree_level: Option<TreeLevel>,
     /// The soft limit of open files for tasks, if not the one the supervisor was started with.
     pub open_files: Option<u64>,
+    /// How long a child that enters another process's namespaces, takes on another user or sees
+    /// paths read-only may take to its program. In whole milliseconds.
+    pub start_patience: Duration,
 }
 
 impl SuperviseOptions {
@@ -32,6 +38,7 @@ impl SuperviseOptions {
             output_cap: DEFAULT_OUTPUT_CAP,
             tree_level: None,
             open_files: None,
+            start_patience: DEFAULT_START_PATIENCE,
         }
     }
 
@@ -56,6 +63,9 @@ impl SuperviseOptions {
                 Some("--state-dir") => options.state_dir = PathBuf::from(&value),
                 Some("--output-cap") => options.output_cap = number()?,
                 Some("--open-files") => options.open_files = Some(number()?),
+                Some("--start-patience") => {
+                    options.start_patience = Duration::from_millis(number()?);
+                }
                 Some("--tree-level") => {
                     options.tree_level = Some(value.to_string_lossy().parse()?);
                 }
@@ -83,6 +93,10 @@ impl SuperviseOptions {
             arguments.push("--open-files".into());
             arguments.push(open_files.to_string().into());
         }
+        if self.start_patience != DEFAULT_START_PATIENCE {
+            arguments.push("--start-patience".into());
+            arguments.push(self.start_patience.as_millis().to_string().into());
+        }
         arguments
     }
 }
@@ -98,6 +112,7 @@ mod tests {
             output_cap: 4096,
             tree_level: Some(TreeLevel::Cgroup1),
             open_files: Some(1024),
+            start_patience: Duration::from_millis(1500),
         };
         let read = SuperviseOptions::from_arguments(options.to_arguments());
         assert_eq!(read, Ok(options));

@@ -17,19 +17,21 @@ use taskwright_native::files::{self, Access};
 
 use crate::remove::remove_tree;
 
-/// Which of a task's two outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OutputStream {
-    /// `stdout.log`.
-    Stdout,
-    /// `stderr.log`.
-    Stderr,
+pub use taskwright_capability::OutputStream;
+
+/// The file of an output.
+pub(crate) trait OutputFile: Sized {
+    /// Both outputs of a task.
+    const BOTH: [Self; 2];
+
+    /// Its name in the task's directory.
+    fn file_name(self) -> &'static CStr;
 }
 
-impl OutputStream {
-    pub(crate) const BOTH: [Self; 2] = [Self::Stdout, Self::Stderr];
+impl OutputFile for OutputStream {
+    const BOTH: [Self; 2] = [Self::Stdout, Self::Stderr];
 
-    pub(crate) fn file_name(self) -> &'static CStr {
+    fn file_name(self) -> &'static CStr {
         match self {
             Self::Stdout => c"stdout.log",
             Self::Stderr => c"stderr.log",

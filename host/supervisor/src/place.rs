@@ -76,8 +76,13 @@ impl Place {
 
     /// A name for what this directory's supervisor keeps elsewhere, as its cgroups.
     pub(crate) fn nickname(&self) -> String {
-        use std::os::unix::ffi::OsStrExt as _;
-        let hash = crc32fast::hash(self.path.as_os_str().as_bytes());
-        format!("taskwright-{hash:08x}")
+        nickname(&self.path)
     }
+}
+
+/// See [`Place::nickname`].
+pub(crate) fn nickname(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let hash = crc32fast::hash(path.as_os_str().as_bytes());
+    format!("taskwright-{hash:08x}")
 }

@@ -4,21 +4,32 @@
 //! |---|---|
 //! | `requests` | what daemons ask, and their answers |
 //! | `starting` | intent, process, record |
+//! | `under_way` | starts whose child is somebody else's to stop: never waited for |
+//! | `command` | a request as the kernel takes it, and what the kernel says |
+//! | `inside` | what a unit takes of the process whose namespaces it enters |
+//! | `confining` | from a confinement to limits, groups, user and mounts |
+//! | `enforceable` | what of that this machine can do |
 //! | `ends` | how main processes end: written down, then told, then reaped |
 //! | `killing` | stop, kill and purge of whole trees |
 //! | `recover` | what an earlier supervisor left |
 //! | `keeping` | the size of output files |
 
+mod command;
+mod confining;
 mod ends;
+mod enforceable;
+mod inside;
 mod keeping;
 mod killing;
 mod recover;
 mod requests;
 mod starting;
+mod under_way;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -27,6 +38,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use taskwright_model::{TaskId, Timestamp};
 use taskwright_native::events::{Epoll, Inotify, Interest, Ready, Signals};
+use taskwright_native::resource::ResourceGroups;
 use taskwright_native::{Trees, daemonize, process};
 
 use crate::guardian::{Continuity, GuardianLink};
@@ -35,7 +47,7 @@ use crate::options::SuperviseOptions;
 use crate::place::{LOG, Place};
 use crate::record::Record;
 use crate::session::Session;
-use crate::unit::{Timer, Timers, UnitId, Units};
+use crate::unit::{StartId, Timer, Timers, UnitId, Units};
 use crate::wire::Answer;
 
 /// What tasks get back of what this process changed for itself.
@@ -50,6 +62,7 @@ const LISTENER: u64 = 1;
 const SIGNALS: u64 = 2;
 const GUARDIAN: u64 = 3;
 const INOTIFY: u64 = 4;
+const START_BIT: u64 = 1 << 61;
 const SESSION_BIT: u64 = 1 << 62;
 const UNIT_BIT: u64 = 1 << 63;
 
@@ -69,6 +82,8 @@ pub(crate) struct Supervisor {
     /// What of the log could not be read, for people.
     damage: String,
     trees: Trees,
+    /// Groups that limit trees.
+    resources: ResourceGroups,
     units: Units,
     timers: Timers,
     epoll: Epoll,
@@ -90,6 +105,8 @@ pub(crate) struct Supervisor {
     /// The guardian's child whose end it is told was written down, once it is.
     to_acknowledge: Option<i32>,
     waiters: Vec<killing::Waiter>,
+    /// Starts whose program does not run yet.
+    under_way: under_way::UnderWay,
     /// Who is answered when a unit that was just started has ended, or a moment later.
     asked: HashMap<UnitId, requests::Asked>,
     write_again_due: bool,
@@ -135,6 +152,7 @@ impl Supervisor {
             limits,
             log,
             trees,
+            resources: ResourceGroups::new(&place.nickname()),
             units: Units::default(),
             timers: Timers::default(),
             epoll,
@@ -150,6 +168,7 @@ impl Supervisor {
             unreaped: Vec::new(),
             to_acknowledge: None,
             waiters: Vec::new(),
+            under_way: under_way::UnderWay::default(),
             asked: HashMap::new(),
             write_again_due: false,
             orphans_due: false,
@@ -171,6 +190,7 @@ impl Supervisor {
             self.turn(&ready);
         }
         self.trees.close();
+        self.resources.close();
         Ok(())
     }
 
@@ -188,6 +208,9 @@ impl Supervisor {
                 SIGNALS => self.children_changed(),
                 GUARDIAN => self.guardian_speaks(),
                 INOTIFY => self.outputs_written(),
+                start if start & START_BIT != 0 => {
+                    self.start_moved(StartId(start & !START_BIT));
+                }
                 session => self.session_ready(session & !SESSION_BIT, ready.readable),
             }
         }
@@ -229,6 +252,7 @@ impl Supervisor {
             Timer::Answer(id) => {
                 let _whom = self.answer_start(id);
             }
+            Timer::Start(id) => self.start_is_overdue(id),
             Timer::Kill(id) => self.grace_is_over(id),
             Timer::KillAgain(id) => self.kill_round(id),
             Timer::Output(id) => self.look_at_output(id),
@@ -261,7 +285,8 @@ impl Supervisor {
             return;
         }
         let records = std::iter::once(begun(&self.trees))
-            .chain(self.units.iter().flat_map(|(_, unit)| unit.records()));
+            .chain(self.units.iter().flat_map(|(_, unit)| unit.records()))
+            .chain(self.under_way.records());
         if let Err(error) = self.log.rewrite(records) {
             say(&format!("the log cannot be rewritten: {error}"));
         }
@@ -329,7 +354,11 @@ impl Supervisor {
 
     /// A daemon is gone. It may come back; if it does not, and nothing is owned, so does this.
     fn leave(&mut self, session: u64) {
-        self.sessions.remove(&session);
+        if let Some(session) = self.sessions.remove(&session) {
+            // Closing is not enough: children on their way have copies of every descriptor.
+            let _closed_with_it = self.epoll.remove(&session.stream);
+            let _is_closed_already = session.stream.shutdown(Shutdown::Both);
+        }
         self.end_if_idle_later();
     }
 
@@ -340,9 +369,14 @@ impl Supervisor {
         }
     }
 
+    /// Whether nothing of any unit is known, or about to be.
+    fn is_idle(&self) -> bool {
+        self.units.is_empty() && self.under_way.is_empty()
+    }
+
     fn end_if_idle(&mut self) {
         self.idle_due = false;
-        if self.sessions.is_empty() && self.units.is_empty() {
+        if self.sessions.is_empty() && self.is_idle() {
             self.finished = true;
         } else {
             self.end_if_idle_later();

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use taskwright_capability::{Lifetime, UnitEnd};
-use taskwright_model::{ProcessIdentity, Timestamp, UnitKey};
+use taskwright_model::{Enforced, ProcessIdentity, Timestamp, UnitKey};
 use taskwright_native::TreeLevel;
 use taskwright_native::tree::GroupNumber;
 
@@ -58,6 +58,35 @@ pub(crate) struct Intent {
     pub(crate) directory: Box<Path>,
     pub(crate) lifetime: Lifetime,
     pub(crate) group: Option<GroupNumber>,
+    /// Only of units that are confined or inside another process's cgroups.
+    pub(crate) bounds: Option<Box<Bounds>>,
+}
+
+/// What bounds a unit, so that a later supervisor finds and removes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Groups that were made to limit it.
+    pub(crate) groups: Vec<PathBuf>,
+    /// Where its tree's group is, if it is not among the others.
+    pub(crate) tree: Option<PathBuf>,
+    /// What is enforced, for who asks again.
+    pub(crate) enforced: Enforced,
+}
+
+impl Intent {
+    /// Its groups are gone, or somebody else's.
+    pub(crate) fn forget_groups(&mut self) {
+        self.group = None;
+        if let Some(bounds) = &mut self.bounds {
+            bounds.groups = Vec::new();
+            bounds.tree = None;
+        }
+    }
+
+    /// Where its tree's group is, if not among the others.
+    pub(crate) fn tree_elsewhere(&self) -> Option<PathBuf> {
+        self.bounds.as_ref()?.tree.clone()
+    }
 }
 
 mod kind {
@@ -105,6 +134,9 @@ impl Record {
                     Lifetime::KillDescendants => 1,
                 });
                 out.put_u32(intent.group.unwrap_or(0));
+                if let Some(bounds) = &intent.bounds {
+                    put_bounds(out, bounds);
+                }
             }
             Self::Spawned { unit, process, at } => {
                 out.put_u8(kind::SPAWNED);
@@ -180,6 +212,11 @@ impl Record {
                     _ => Lifetime::KillDescendants,
                 },
                 group: Some(take.u32()?).filter(|group| *group != 0),
+                bounds: if take.is_at_end() {
+                    None
+                } else {
+                    Some(Box::new(take_bounds(&mut take)?))
+                },
             }),
             kind::SPAWNED => Self::Spawned {
                 unit: take.unit()?,
@@ -202,6 +239,26 @@ impl Record {
             _ => return Ok(None),
         }))
     }
+}
+
+fn put_bounds(out: &mut Vec<u8>, bounds: &Bounds) {
+    out.put_u32(u32::try_from(bounds.groups.len()).unwrap_or(0));
+    for group in &bounds.groups {
+        put_path(out, group);
+    }
+    // An empty path is no path.
+    put_path(out, bounds.tree.as_deref().unwrap_or(Path::new("")));
+    out.put_enforced(&bounds.enforced);
+}
+
+fn take_bounds(take: &mut Take<'_>) -> Result<Bounds, Malformed> {
+    Ok(Bounds {
+        groups: (0..take.count(4)?)
+            .map(|_| take_path(take))
+            .collect::<Result<_, _>>()?,
+        tree: Some(take_path(take)?).filter(|path| !path.as_os_str().is_empty()),
+        enforced: take.enforced()?,
+    })
 }
 
 fn put_path(out: &mut Vec<u8>, path: &Path) {

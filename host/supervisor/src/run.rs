@@ -16,6 +16,7 @@ use crate::guardian::{self, Role};
 use crate::options::SuperviseOptions;
 use crate::place::{MESSAGES, Place};
 use crate::process::{Limits, Supervisor};
+use crate::sealed;
 
 /// Why there is no supervisor.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,9 @@ pub fn supervise(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<(), RunError> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Where it works it does not come back.
+    let unsealed = sealed::execute_again(&arguments);
     let options = SuperviseOptions::from_arguments(arguments).map_err(RunError::Usage)?;
     let unusable = |source| RunError::Place {
         path: options.state_dir.display().to_string(),
@@ -60,6 +64,15 @@ fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<(), RunError> 
         return Ok(());
     };
     let messages = place.messages(MESSAGES).map_err(unusable)?;
+    // Who is not root enters nothing of which others are root.
+    if let Err(why) = unsealed
+        && daemonize::this_user() == 0
+    {
+        let _nobody_else_to_tell = writeln!(
+            &messages,
+            "the program could be written to by a task that runs inside a container: {why}"
+        );
+    }
     let (ours, theirs) = UnixStream::pair().map_err(RunError::Daemonize)?;
     match daemonize::fork().map_err(RunError::Daemonize)? {
         Fork::Parent(_) => {

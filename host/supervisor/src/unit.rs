@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use taskwright_capability::{Spawned, UnitEnd, UnitState};
-use taskwright_model::{AttemptNumber, ProcessIdentity, TaskId, Timestamp, UnitKey, UnitName};
+use taskwright_model::{
+    AttemptNumber, Enforced, ProcessIdentity, TaskId, Timestamp, UnitKey, UnitName,
+};
 
 use crate::record::{Intent, Record};
 
@@ -101,7 +104,24 @@ impl Unit {
             process: self.process,
             started_at: self.started_at,
             exit: self.end(),
+            enforced: self.enforced(),
         }
+    }
+
+    pub(crate) fn enforced(&self) -> Enforced {
+        self.intent
+            .bounds
+            .as_ref()
+            .map(|bounds| bounds.enforced)
+            .unwrap_or_default()
+    }
+
+    /// The groups that limit it.
+    pub(crate) fn limiting_groups(&self) -> &[PathBuf] {
+        self.intent
+            .bounds
+            .as_ref()
+            .map_or(&[], |bounds| &bounds.groups)
     }
 
     pub(crate) fn state(&self) -> UnitState {
@@ -109,6 +129,15 @@ impl Unit {
             None => UnitState::Running(self.spawned()),
             Some(end) => UnitState::Ended(end),
         }
+    }
+
+    /// Nothing of the tree is left: no group is its any more.
+    pub(crate) fn take_limiting_groups(&mut self) -> Vec<PathBuf> {
+        let Some(bounds) = &mut self.intent.bounds else {
+            return Vec::new();
+        };
+        bounds.tree = None;
+        std::mem::take(&mut bounds.groups)
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -145,15 +174,22 @@ impl Unit {
     }
 }
 
+/// What the mark in the environment of every unit begins with.
+pub(crate) const MARK: &str = "TASKWRIGHT_UNIT=";
+
 /// The mark in the environment of a unit's whole tree.
 pub(crate) fn mark(unit: &UnitKey) -> String {
-    format!("TASKWRIGHT_UNIT={unit}")
+    format!("{MARK}{unit}")
 }
 
 /// A unit's place in [`Units`]. Never used again, so a late timer or event finds nothing
 /// instead of another unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct UnitId(pub(crate) u64);
+
+/// A start that is under way. Never used again either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct StartId(pub(crate) u64);
 
 /// All units, by key, by place, by main process.
 #[derive(Default)]
@@ -242,6 +278,8 @@ impl Units {
 pub(crate) enum Timer {
     /// A unit did not end soon: whoever asked for it is answered.
     Answer(UnitId),
+    /// A child did not get to its program in time, or does not die.
+    Start(StartId),
     /// The grace of a unit is over.
     Kill(UnitId),
     /// Another round of killing.

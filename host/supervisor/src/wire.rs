@@ -5,13 +5,16 @@
 //! nothing here is ever changed: kinds are added, fields are appended, an unknown kind is
 //! answered with [`Answer::Unsupported`].
 
+mod confined;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use taskwright_capability::{
-    Lifetime, SpawnError, SpawnRequest, Spawned, StopError, UnitEvent, UnitReport, UnitState,
+    Enforceable, Lifetime, SpawnError, SpawnRequest, Spawned, StopError, UnitEvent, UnitReport,
+    UnitState,
 };
-use taskwright_model::{TaskId, TaskName, Timestamp, UnitKey};
+use taskwright_model::{Restriction, TaskId, TaskName, Timestamp, UnitKey};
 
 use crate::codec::{Malformed, Put, Take};
 
@@ -21,9 +24,13 @@ use crate::codec::{Malformed, Put, Take};
 /// |---|---|
 /// | 1 | |
 /// | 2 | an end that the answer to a spawn tells of is not reported to the same daemon again |
-pub(crate) const PROTOCOL_VERSION: u32 = 2;
+/// | 3 | a spawn may be inside another process's namespaces, and confined; what can be enforced |
+pub(crate) const PROTOCOL_VERSION: u32 = 3;
 /// The first version with [`Answer::Spawned`] that may come late, with the end.
 pub(crate) const ANSWERS_WITH_ENDS: u32 = 2;
+/// The first version that knows confinements and targets. An older one would pass over those
+/// fields and start the task without them, so it is not asked.
+pub(crate) const CONFINES: u32 = 3;
 /// The longest frame that is read, without its length.
 pub(crate) const MOST_FRAME_BYTES: usize = 2 * 1024 * 1024;
 /// Why a supervisor that was told to end starts nothing more: the next one will.
@@ -44,6 +51,18 @@ pub(crate) enum Request {
     Purge(TaskId),
     Status,
     ShutdownIfIdle,
+    Enforceable,
+}
+
+impl Request {
+    /// The lowest version of a supervisor that carries this out as it is meant.
+    pub(crate) fn needed_version(&self) -> u32 {
+        match self {
+            Self::Spawn(request) if request.inside.is_some() => CONFINES,
+            Self::Spawn(request) if !request.confinement.is_empty() => CONFINES,
+            _ => 0,
+        }
+    }
 }
 
 /// What the supervisor answers, or reports unasked.
@@ -67,6 +86,7 @@ pub(crate) enum Answer {
         kind: u8,
     },
     Report(UnitReport),
+    Enforceable(Enforceable),
 }
 
 /// What a supervisor says of itself, for `doctor`.
@@ -105,6 +125,7 @@ mod kind {
     pub(super) const PURGE: u8 = 8;
     pub(super) const STATUS: u8 = 9;
     pub(super) const SHUTDOWN_IF_IDLE: u8 = 10;
+    pub(super) const ENFORCEABLE: u8 = 11;
 
     pub(super) const WELCOME: u8 = 129;
     pub(super) const SPAWNED: u8 = 130;
@@ -116,6 +137,7 @@ mod kind {
     pub(super) const STATUS_IS: u8 = 136;
     pub(super) const UNSUPPORTED: u8 = 137;
     pub(super) const REPORT: u8 = 138;
+    pub(super) const ENFORCEABLE_IS: u8 = 139;
 }
 
 /// A frame as it arrived.
@@ -181,6 +203,7 @@ impl Request {
             }
             Self::Status => put_frame(out, kind::STATUS, id, |_| {}),
             Self::ShutdownIfIdle => put_frame(out, kind::SHUTDOWN_IF_IDLE, id, |_| {}),
+            Self::Enforceable => put_frame(out, kind::ENFORCEABLE, id, |_| {}),
         }
     }
 
@@ -206,6 +229,7 @@ impl Request {
             kind::PURGE => Self::Purge(TaskId::from_u128(take.u128()?)),
             kind::STATUS => Self::Status,
             kind::SHUTDOWN_IF_IDLE => Self::ShutdownIfIdle,
+            kind::ENFORCEABLE => Self::Enforceable,
             _ => return Ok(None),
         }))
     }
@@ -246,6 +270,8 @@ fn put_spawn(request: &SpawnRequest, out: &mut Vec<u8>) {
         Lifetime::LeaveDescendants => 0,
         Lifetime::KillDescendants => 1,
     });
+    confined::put_inside(request.inside.as_ref(), out);
+    confined::put_confinement(&request.confinement, out);
 }
 
 fn take_spawn(take: &mut Take<'_>) -> Result<SpawnRequest, Malformed> {
@@ -268,6 +294,15 @@ fn take_spawn(take: &mut Take<'_>) -> Result<SpawnRequest, Malformed> {
         1 => Lifetime::KillDescendants,
         _ => return Err(Malformed::Bad("lifetime")),
     };
+    // Of a daemon that is older than these fields.
+    let (inside, confinement) = if take.is_at_end() {
+        Default::default()
+    } else {
+        (
+            confined::take_inside(take)?,
+            confined::take_confinement(take)?,
+        )
+    };
     Ok(SpawnRequest {
         unit,
         name,
@@ -276,6 +311,8 @@ fn take_spawn(take: &mut Take<'_>) -> Result<SpawnRequest, Malformed> {
         env,
         working_dir,
         lifetime,
+        inside,
+        confinement,
     })
 }
 
@@ -286,7 +323,10 @@ impl Answer {
                 put_frame(out, kind::WELCOME, id, |out| out.put_u32(*version));
             }
             Self::Spawned(spawned) => {
-                put_frame(out, kind::SPAWNED, id, |out| out.put_spawned(spawned));
+                put_frame(out, kind::SPAWNED, id, |out| {
+                    out.put_spawned(spawned);
+                    out.put_enforced(&spawned.enforced);
+                });
             }
             Self::NotSpawned(error) => {
                 put_frame(out, kind::NOT_SPAWNED, id, |out| {
@@ -339,6 +379,9 @@ impl Answer {
                 out.put_unit(&report.unit);
                 out.put_end(end);
             }),
+            Self::Enforceable(table) => put_frame(out, kind::ENFORCEABLE_IS, id, |out| {
+                confined::put_enforceable(table, out);
+            }),
         }
     }
 
@@ -349,7 +392,13 @@ impl Answer {
             kind::WELCOME => Self::Welcome {
                 version: take.u32()?,
             },
-            kind::SPAWNED => Self::Spawned(take.spawned()?),
+            kind::SPAWNED => {
+                let mut spawned = take.spawned()?;
+                if !take.is_at_end() {
+                    spawned.enforced = take.enforced()?;
+                }
+                Self::Spawned(spawned)
+            }
             kind::NOT_SPAWNED => Self::NotSpawned(take_spawn_error(&mut take)?),
             kind::DONE => Self::Done,
             kind::NOT_DONE => Self::NotDone(match take.u8()? {
@@ -388,6 +437,7 @@ impl Answer {
                 unit: take.unit()?,
                 event: UnitEvent::Ended(take.end()?),
             }),
+            kind::ENFORCEABLE_IS => Self::Enforceable(confined::take_enforceable(&mut take)?),
             _ => return Ok(None),
         }))
     }
@@ -422,6 +472,11 @@ fn put_spawn_error(error: &SpawnError, out: &mut Vec<u8>) {
         SpawnError::BadCommand { detail } => (3, "", detail),
         SpawnError::NoRoom { detail } => (4, "", detail),
         SpawnError::Unavailable { detail } => (5, "", detail),
+        SpawnError::TargetGone { detail } => (6, "", detail),
+        SpawnError::NotEnforceable {
+            restriction,
+            detail,
+        } => (7, restriction.as_str(), detail),
     };
     out.put_u8(kind);
     out.put_text(subject);
@@ -447,6 +502,11 @@ fn take_spawn_error(take: &mut Take<'_>) -> Result<SpawnError, Malformed> {
         },
         3 => SpawnError::BadCommand { detail },
         4 => SpawnError::NoRoom { detail },
+        6 => SpawnError::TargetGone { detail },
+        7 if let Some(restriction) = Restriction::parse(&subject) => SpawnError::NotEnforceable {
+            restriction,
+            detail,
+        },
         // A newer supervisor may know more reasons.
         _ => SpawnError::Unavailable { detail },
     })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
-use taskwright_capability::UnitReport;
+use taskwright_capability::{SpawnError, UnitReport};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +31,7 @@ pub(super) async fn run(
         reports,
         unsent: VecDeque::new(),
         dismissed: false,
+        version: None,
     };
     let mut stream = Some(stream);
     let mut pause = LEAST_PAUSE;
@@ -54,6 +55,7 @@ pub(super) async fn run(
             Err(error) => tracing::warn!(%error, "the connection to the supervisor broke"),
         }
         pause = LEAST_PAUSE;
+        link.version = None;
         link.drop_unrepeatable();
         if link.dismissed && !link.wait_until_needed(&mut calls).await {
             return;
@@ -77,10 +79,14 @@ struct Link {
     unsent: VecDeque<UnitReport>,
     /// The supervisor was told to end and does: no other is started before it is needed.
     dismissed: bool,
+    /// What the supervisor at the other end speaks, once it said so.
+    version: Option<u32>,
 }
 
 struct Pending {
     call: Call,
+    /// It waits for the supervisor's version, because an older one would carry out less of it.
+    held: bool,
     /// Pages of a list so far.
     pages: Vec<(taskwright_model::UnitKey, taskwright_capability::UnitState)>,
 }
@@ -99,7 +105,10 @@ impl Link {
         self.forget_who_gave_up();
         for (id, pending) in &mut self.under_way {
             pending.pages.clear();
-            pending.call.request.put(*id, &mut out);
+            pending.held = pending.call.request.needed_version() > 0;
+            if !pending.held {
+                pending.call.request.put(*id, &mut out);
+            }
         }
         let mut input = Vec::new();
         let mut batch = Vec::with_capacity(MOST_AT_ONCE);
@@ -135,7 +144,7 @@ impl Link {
                     }
                     if ready.is_readable() {
                         read_some(stream, &mut input)?;
-                        self.answer_all(&mut input)?;
+                        self.answer_all(&mut input, &mut out)?;
                     }
                 }
             }
@@ -173,9 +182,37 @@ impl Link {
     fn begin(&mut self, call: Call, out: &mut Vec<u8>) {
         let id = self.next_id;
         self.next_id += 1;
-        call.request.put(id, out);
+        let needed = call.request.needed_version();
+        let held = needed > 0 && self.version.is_none();
+        if !held && Some(needed) > self.version && needed > 0 {
+            return refuse(call);
+        }
+        if !held {
+            call.request.put(id, out);
+        }
         let pages = Vec::new();
-        self.under_way.insert(id, Pending { call, pages });
+        self.under_way.insert(id, Pending { call, held, pages });
+    }
+
+    /// Sends what waited for the supervisor's version, and refuses what it is too old for.
+    fn welcome(&mut self, version: u32, out: &mut Vec<u8>) {
+        tracing::debug!(version, "the supervisor answers");
+        self.version = Some(version);
+        let mut too_much = Vec::new();
+        for (id, pending) in &mut self.under_way {
+            if std::mem::take(&mut pending.held) {
+                if pending.call.request.needed_version() > version {
+                    too_much.push(*id);
+                } else {
+                    pending.call.request.put(*id, out);
+                }
+            }
+        }
+        for id in too_much {
+            if let Some(pending) = self.under_way.remove(&id) {
+                refuse(pending.call);
+            }
+        }
     }
 
     fn forget_who_gave_up(&mut self) {
@@ -190,7 +227,7 @@ impl Link {
             .retain(|_, pending| !matches!(pending.call.request, Request::Signal { .. }));
     }
 
-    fn answer_all(&mut self, input: &mut Vec<u8>) -> io::Result<()> {
+    fn answer_all(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> io::Result<()> {
         let mut done = 0;
         loop {
             let rest = input.get(done..).unwrap_or_default();
@@ -198,8 +235,10 @@ impl Link {
                 break;
             };
             // A kind of tomorrow is for nobody here.
-            if let Some(answer) = Answer::take(&frame).map_err(io::Error::other)? {
-                self.answer(frame.id, answer);
+            match Answer::take(&frame).map_err(io::Error::other)? {
+                Some(Answer::Welcome { version }) => self.welcome(version, out),
+                Some(answer) => self.answer(frame.id, answer),
+                None => {}
             }
             done += taken;
         }
@@ -209,10 +248,6 @@ impl Link {
 
     fn answer(&mut self, id: u64, answer: Answer) {
         let answer = match answer {
-            Answer::Welcome { version } => {
-                tracing::debug!(version, "the supervisor answers");
-                return;
-            }
             Answer::Report(report) => {
                 self.report(report);
                 return;
@@ -246,6 +281,13 @@ impl Link {
             self.unsent.push_back(report);
         }
     }
+}
+
+/// The supervisor is too old for it.
+fn refuse(call: Call) {
+    let detail = super::OLDER.to_owned();
+    let answer = Answer::NotSpawned(SpawnError::Unavailable { detail });
+    let _caller_gave_up = call.reply.send(answer);
 }
 
 /// Writes what goes without waiting; how much of `out` is written afterwards.

@@ -147,6 +147,9 @@ fn run_starter(command: Vec<OsString>, said: &File) -> Result<Option<Exit>, Spaw
         join: &[],
         open_files: None,
         oom_score: None,
+        limits: &[],
+        no_new_privileges: false,
+        isolation: None,
     })?;
     let waited = exit::reap_within(&child.pidfd, START_TIME).ok().flatten();
     Ok(waited.map(|waited| waited.exit))

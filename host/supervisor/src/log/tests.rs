@@ -6,12 +6,13 @@
 
 use taskwright_capability::{Lifetime, UnitEnd};
 use taskwright_model::{
-    AttemptNumber, ExitStatus, ProcessIdentity, TaskId, Timestamp, UnitKey, UnitName,
+    AttemptNumber, Enforced, ExitStatus, Mechanism, ProcessIdentity, Restriction, TaskId,
+    Timestamp, UnitKey, UnitName,
 };
 use taskwright_native::TreeLevel;
 
 use super::*;
-use crate::record::Intent;
+use crate::record::{Bounds, Intent};
 
 fn unit() -> UnitKey {
     UnitKey {
@@ -33,6 +34,7 @@ fn one_of_each() -> Vec<Record> {
             directory: Path::new("/d/t").into(),
             lifetime: Lifetime::LeaveDescendants,
             group: Some(5),
+            bounds: None,
         }),
         Record::Spawned {
             unit: unit(),
@@ -75,6 +77,36 @@ fn the_bytes_of_version_1_are_read_for_ever() {
     let (found, good) = parse(&bytes);
     assert_eq!((found.damage.as_str(), good), ("", bytes.len()));
     assert_eq!(found.records, one_of_each());
+}
+
+#[test]
+fn what_bounds_a_unit_is_found_again() {
+    let mut enforced = Enforced::default();
+    enforced.set(Restriction::Pids, Mechanism::Cgroup1);
+    let intent = |bounds| {
+        Record::Intent(Intent {
+            unit: unit(),
+            directory: Path::new("/d/t").into(),
+            lifetime: Lifetime::KillDescendants,
+            group: None,
+            bounds: Some(Box::new(bounds)),
+        })
+    };
+    let records = [
+        intent(Bounds {
+            groups: vec!["/g/pids/u1".into(), "/g/cpu/u1".into()],
+            tree: Some("/g/limited/u7".into()),
+            enforced,
+        }),
+        intent(Bounds::default()),
+    ];
+    let mut bytes = MAGIC.to_vec();
+    for record in &records {
+        record.put(&mut bytes);
+    }
+    let (found, _) = parse(&bytes);
+    assert_eq!(found.damage, "");
+    assert_eq!(found.records, records);
 }
 
 #[test]

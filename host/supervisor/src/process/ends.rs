@@ -7,7 +7,7 @@ use taskwright_capability::{UnitEnd, UnitEvent, UnitReport};
 use taskwright_model::ExitStatus;
 use taskwright_native::events::Interest;
 use taskwright_native::exit::{self, Foreign};
-use taskwright_native::{Exit, daemonize, process};
+use taskwright_native::{Exit, daemonize, process, resource};
 
 use super::{Supervisor, UNIT_BIT, now};
 use crate::record::Record;
@@ -94,10 +94,11 @@ impl Supervisor {
             let end = UnitEnd {
                 status: exit.map(status),
                 out_of_memory: killed_by_nobody_here
-                    && unit
-                        .intent
-                        .group
-                        .is_some_and(|group| self.trees.out_of_memory(group)),
+                    && (resource::out_of_memory(unit.limiting_groups())
+                        || unit
+                            .intent
+                            .group
+                            .is_some_and(|group| self.trees.out_of_memory(group))),
                 at: now(),
             };
             let unit = unit.key().clone();
@@ -144,6 +145,13 @@ impl Supervisor {
             let Ok(Some(waited)) = exit::peek_any() else {
                 return;
             };
+            if let Some(start) = self.under_way.of_pid(waited.pid) {
+                // Its program was short, or it never got there: it said so before it ended.
+                self.start_moved(start);
+                if self.units.running_as(waited.pid).is_none() {
+                    continue;
+                }
+            }
             if let Some(id) = self.units.running_as(waited.pid) {
                 self.ended(&[(id, Some(waited.exit))]);
             }

@@ -10,18 +10,17 @@ use std::time::Duration;
 
 use taskwright_model::TaskId;
 use taskwright_native::events::Notice;
-use taskwright_native::files::{self, Access};
+use taskwright_native::files;
 
 use super::Supervisor;
-use crate::output::OutputStream;
+use crate::cap;
+use crate::output::{OutputFile as _, OutputStream};
 use crate::unit::{Timer, Unit, UnitId};
 
 /// Between two looks at a file that grows.
 pub(super) const PAUSE: Duration = Duration::from_millis(150);
 /// Between two looks at a file that cannot be watched.
 const UNWATCHED_PAUSE: Duration = Duration::from_secs(1);
-/// Holes begin and end at multiples of this: file systems give back whole blocks only.
-const BLOCK: u64 = 64 * 1024;
 
 impl Supervisor {
     /// Somebody wrote to files that were quiet.
@@ -151,40 +150,13 @@ fn trim(unit: &Unit, cap: u64) -> io::Result<u64> {
     let dir = open_task_dir(unit)?;
     let mut total = 0;
     for stream in OutputStream::BOTH {
-        let Some((length, on_disk)) = files::extent(&dir, stream.file_name()) else {
+        let Some(looked) = cap::keep_below(&dir, stream.file_name(), cap)? else {
             continue;
         };
-        total += length;
-        if on_disk > cap
-            && let Some((from, to)) = hole(length, cap)
-        {
-            let file = files::open_existing(&dir, stream.file_name(), Access::Change)?;
-            if let Err(error) = files::punch_hole(&file, from, to) {
-                super::say(&format!("an output file cannot be made smaller: {error}"));
-            }
+        total += looked.length;
+        if let Err(error) = looked.kept {
+            super::say(&format!("an output file cannot be made smaller: {error}"));
         }
     }
     Ok(total)
-}
-
-/// The part that goes: a quarter of the cap is kept as head, a half as tail. The quarter that is
-/// left lets the file grow before it is looked at again.
-fn hole(length: u64, cap: u64) -> Option<(u64, u64)> {
-    let from = (cap / 4).div_ceil(BLOCK).saturating_mul(BLOCK);
-    let to = length.saturating_sub(cap / 2) / BLOCK * BLOCK;
-    (from < to).then_some((from, to))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn head_and_tail_stay_whole() {
-        const MIB: u64 = 1024 * 1024;
-        assert_eq!(hole(MIB, 4 * MIB), None);
-        assert_eq!(hole(8 * MIB, 4 * MIB), Some((MIB, 6 * MIB)));
-        assert_eq!(hole(8 * MIB + 1, 4 * MIB), Some((MIB, 6 * MIB)));
-        assert_eq!(hole(100 * MIB, 4 * MIB), Some((MIB, 98 * MIB)));
-    }
 }

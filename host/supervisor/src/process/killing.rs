@@ -35,6 +35,8 @@ pub(super) struct Waiter {
 enum Awaited {
     /// That nothing of a unit lives.
     Dead(UnitId, UnitKey),
+    /// That the child of a unit that never ran is dead.
+    NeverRan(UnitKey),
     /// That nothing of a task is left, nor known.
     Forgotten(TaskId),
 }
@@ -51,6 +53,8 @@ fn with_seed<T>(unit: &Unit, act: impl FnOnce(&Seed<'_>) -> T) -> T {
 impl Supervisor {
     /// TERM now, KILL after `grace`, both to the whole tree. What a normal end left is killed now.
     pub(super) fn stop(&mut self, key: &UnitKey, grace: Duration) {
+        // Its program never ran: there is nobody to be asked, nor to be given time.
+        self.give_up_starts(|unit| unit == key);
         let Some(id) = self.units.find(key) else {
             return;
         };
@@ -104,7 +108,7 @@ impl Supervisor {
         self.stop(key, Duration::ZERO);
         match self.units.find(key) {
             Some(id) => self.answer_once(session, request, Awaited::Dead(id, key.clone())),
-            None => Reply::Now(Answer::Done),
+            None => self.answer_once(session, request, Awaited::NeverRan(key.clone())),
         }
     }
 
@@ -159,6 +163,7 @@ impl Supervisor {
 
     /// Kills whatever is left of a task and forgets it; answers when that is so.
     pub(super) fn purge(&mut self, session: u64, request: u64, task: TaskId) -> Reply {
+        self.give_up_starts(|unit| unit.task == task);
         for id in self.units.of_task(task) {
             let Some(unit) = self.units.get_mut(id) else {
                 continue;
@@ -194,7 +199,11 @@ impl Supervisor {
     fn is_so(&self, awaited: &Awaited) -> bool {
         match awaited {
             Awaited::Dead(id, _) => self.units.get(*id).is_none_or(|unit| unit.settled),
-            Awaited::Forgotten(task) => self.units.of_task(*task).is_empty(),
+            Awaited::NeverRan(key) => !self.under_way.is_dying(|unit| unit == key),
+            Awaited::Forgotten(task) => {
+                self.units.of_task(*task).is_empty()
+                    && !self.under_way.is_dying(|unit| unit.task == *task)
+            }
         }
     }
 
@@ -209,7 +218,9 @@ impl Supervisor {
                 Answer::Done
             } else if waiter.until <= now {
                 let detail = match waiter.awaited {
-                    Awaited::Dead(_, unit) => format!("processes of {unit} do not die"),
+                    Awaited::Dead(_, unit) | Awaited::NeverRan(unit) => {
+                        format!("processes of {unit} do not die")
+                    }
                     Awaited::Forgotten(task) => format!("processes of task {task} do not die"),
                 };
                 Answer::NotDone(StopError::Unavailable { detail })
@@ -290,8 +301,14 @@ impl Supervisor {
         unit.ending = Ending::Nothing;
         unit.seen = Vec::new();
         let group = unit.intent.group.take();
+        let limiting = unit.take_limiting_groups();
         let done = unit.released || unit.purging;
         let record = Record::Settled(unit.key().clone());
+        // While they are still on record as this unit's.
+        self.resources.remove(limiting);
+        if self.resources.lingers() {
+            self.look_at_left_behind_soon();
+        }
         // Before the group can be used again: else a later supervisor sees two units in it.
         self.log.put(&record);
         self.give_back(group);
@@ -325,6 +342,7 @@ impl Supervisor {
     /// Trees that outlived their main process may have ended by themselves.
     pub(super) fn look_at_left_behind(&mut self) {
         self.left_behind_due = false;
+        self.resources.remove([]);
         let left: Vec<UnitId> = self
             .units
             .iter()

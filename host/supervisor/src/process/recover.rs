@@ -6,6 +6,7 @@
 //! | process | same pid and start time | running, or a zombie whose parent tells |
 //! | process | no such process | ended, nobody knows how |
 //! | intent only | the guardian's child in its group | started, its record was missing |
+//! | intent only | a child that does not get to its program | ended, nobody knows how; killed |
 //! | intent only | nothing, and the guardian lived on | never started |
 //! | intent only | guardian gone, too | ended, nobody knows how; what runs of it is killed |
 
@@ -84,7 +85,7 @@ impl History {
                 Record::Ended { unit, end } => history.change(&unit, |it| it.end = Some(end)),
                 Record::Settled(unit) => history.change(&unit, |it| {
                     it.settled = true;
-                    it.intent.group = None;
+                    it.intent.forget_groups();
                 }),
                 Record::Released(unit) => history.change(&unit, |it| it.released = true),
                 Record::Purging(unit) => history.change(&unit, |it| it.purging = true),
@@ -110,17 +111,30 @@ enum Fate {
 /// What a look at the guardian's children shows.
 enum Seen {
     Main(ProcessIdentity),
-    /// A child that an earlier supervisor forked is on its way to its program.
-    SomebodyStarting,
+    /// Children that an earlier supervisor forked are on their way to their programs, and one of
+    /// them may be this one.
+    SomebodyStarting(Vec<ProcessIdentity>),
     NamelessZombie,
     /// There was no room to look at all of them.
     Unclear,
     Nothing,
 }
 
-/// How long a child may take from fork to its program; and the pause between two looks at it.
+/// What a process is to the intent it may be of.
+enum Group {
+    /// It is in the intent's.
+    This,
+    /// It is in another unit's.
+    Another,
+    /// It is in none, perhaps not yet.
+    None,
+}
+
+/// How long children may take from fork to their programs, all together: somebody inside a
+/// container may hold them, and nothing else is done meanwhile. And the pause between two looks.
 const STARTING_TIME: Duration = Duration::from_secs(2);
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
+const KILL: i32 = 9;
 
 impl Supervisor {
     pub(super) fn take_over(&mut self, history: History, since: Continuity) -> io::Result<()> {
@@ -133,12 +147,20 @@ impl Supervisor {
             .is_some_and(|(level, base)| *level == self.trees.level() && base == self.trees.base());
         self.log.put(&begun(&self.trees));
         let boot = process::boot_id();
+        let mut until = None;
         for (_, mut remembered) in history.units {
             let same_boot = remembered.boot == boot;
-            if !same_boot || !same_groups {
+            if !same_boot {
+                remembered.intent.forget_groups();
+            } else if let Some(path) = remembered.intent.tree_elsewhere()
+                && let Some(group) = remembered.intent.group
+                && same_groups
+            {
+                self.trees.adopt(group, path);
+            } else if !same_groups {
                 remembered.intent.group = None;
             }
-            self.take_over_unit(remembered, same_boot, since);
+            self.take_over_unit(remembered, same_boot, since, &mut until);
         }
         // A full disk is no reason not to look after what runs.
         self.write_down();
@@ -148,10 +170,25 @@ impl Supervisor {
             .filter_map(|(_, unit)| unit.intent.group)
             .collect();
         self.trees.sweep(|group| claimed.contains(&group));
+        let limiting: Vec<PathBuf> = self
+            .units
+            .iter()
+            .filter_map(|(_, unit)| unit.intent.bounds.as_ref())
+            .flat_map(|bounds| bounds.groups.iter().chain(&bounds.tree))
+            .cloned()
+            .collect();
+        self.resources
+            .sweep(|group| limiting.iter().any(|claimed| claimed == group));
         Ok(())
     }
 
-    fn take_over_unit(&mut self, remembered: Remembered, same_boot: bool, since: Continuity) {
+    fn take_over_unit(
+        &mut self,
+        remembered: Remembered,
+        same_boot: bool,
+        since: Continuity,
+        until: &mut Option<Instant>,
+    ) {
         let intent = remembered.intent;
         let no_process = ProcessIdentity {
             pid: 0,
@@ -161,7 +198,7 @@ impl Supervisor {
         let (process, at) = match (remembered.spawned, remembered.end) {
             (Some(spawned), _) => spawned,
             (None, Some(end)) => (no_process, end.at),
-            (None, None) => match self.fate(&intent, same_boot, since) {
+            (None, None) => match self.fate(&intent, same_boot, since, until) {
                 Fate::Started(process) => {
                     let (unit, at) = (intent.unit.clone(), now());
                     self.log.put(&Record::Spawned { unit, process, at });
@@ -243,22 +280,38 @@ impl Supervisor {
         }
     }
 
-    /// Looks for the process of an intent that has none on record.
-    fn fate(&self, intent: &Intent, same_boot: bool, since: Continuity) -> Fate {
+    /// Looks for the process of an intent that has none on record. All intents share the time
+    /// that is waited, which ends at `until`.
+    fn fate(
+        &self,
+        intent: &Intent,
+        same_boot: bool,
+        since: Continuity,
+        until: &mut Option<Instant>,
+    ) -> Fate {
         if !same_boot || since == Continuity::Broken {
             return Fate::Unknown;
         }
-        let until = Instant::now() + STARTING_TIME;
         loop {
-            match self.look_for(intent) {
+            let seen = self.look_for(intent);
+            match seen {
                 Seen::Main(process) => return Fate::Started(process),
                 Seen::NamelessZombie => return Fate::Unknown,
                 Seen::Nothing => return Fate::NeverStarted,
-                Seen::SomebodyStarting | Seen::Unclear if Instant::now() < until => {
-                    std::thread::sleep(LOOK_PAUSE);
-                }
-                Seen::SomebodyStarting | Seen::Unclear => return Fate::Unknown,
+                Seen::SomebodyStarting(_) | Seen::Unclear => {}
             }
+            let until = *until.get_or_insert_with(|| Instant::now() + STARTING_TIME);
+            if Instant::now() < until {
+                std::thread::sleep(LOOK_PAUSE);
+                continue;
+            }
+            if let Seen::SomebodyStarting(held) = seen {
+                // By its group it would be killed too, but it may not be in there yet.
+                for process in held {
+                    kill(process);
+                }
+            }
+            return Fate::Unknown;
         }
     }
 
@@ -269,7 +322,9 @@ impl Supervisor {
         let own = daemonize::this_process();
         let own_command = process::command_line(own).unwrap_or_default();
         let mark = mark(&intent.unit);
-        let (mut nameless_zombie, mut starting) = (false, false);
+        let is_newborn = |pid| process::command_line(pid).is_ok_and(|its| its == own_command);
+        let mut nameless_zombie = false;
+        let mut starting: Vec<ProcessIdentity> = Vec::new();
         let mut found: Vec<ProcessIdentity> = Vec::new();
         let Ok(all) = process::all() else {
             return Seen::Unclear;
@@ -283,14 +338,25 @@ impl Supervisor {
             if stat.parent != guardian || pid == own || self.units.running_as(pid).is_some() {
                 continue;
             }
-            if stat.session != pid {
-                // Its parent was killed right after the fork: it has no session, and perhaps no
-                // group, of its own yet, and goes on to its program all the same.
-                starting |= process::command_line(pid).is_ok_and(|its| its == own_command);
+            let identity = ProcessIdentity {
+                pid: pid.cast_unsigned(),
+                start_ticks: stat.start_ticks,
+            };
+            let group = intent.group.map(|group| self.group_of(pid, group));
+            if matches!(group, Some(Group::Another)) {
                 continue;
             }
-            let ours = match intent.group {
-                Some(group) => self.is_in_group(pid, group),
+            // Its parent was killed after the fork: it may have no session and no group of its
+            // own yet, and goes on to its program all the same.
+            if is_newborn(pid) {
+                starting.push(identity);
+                continue;
+            }
+            if stat.session != pid {
+                continue;
+            }
+            let ours = match group {
+                Some(group) => matches!(group, Group::This),
                 None if stat.is_zombie() => {
                     // Its environment is gone: it could be this one or what daemonised.
                     nameless_zombie = true;
@@ -302,29 +368,40 @@ impl Supervisor {
                 },
             };
             if ours {
-                found.push(ProcessIdentity {
-                    pid: pid.cast_unsigned(),
-                    start_ticks: stat.start_ticks,
-                });
-            } else {
-                starting |= process::command_line(pid).is_ok_and(|its| its == own_command);
+                found.push(identity);
             }
         }
         match found.into_iter().min_by_key(|it| (it.start_ticks, it.pid)) {
             Some(process) => Seen::Main(process),
-            None if starting => Seen::SomebodyStarting,
+            None if !starting.is_empty() => Seen::SomebodyStarting(starting),
             None if nameless_zombie => Seen::NamelessZombie,
             None => Seen::Nothing,
         }
     }
 
-    fn is_in_group(&self, pid: i32, group: GroupNumber) -> bool {
-        let Some(base) = self.trees.base().file_name() else {
-            return false;
+    fn group_of(&self, pid: i32, group: GroupNumber) -> Group {
+        let path = self.trees.path(group);
+        let Some(base) = path.parent().and_then(std::path::Path::file_name) else {
+            return Group::None;
         };
-        let end = format!("/{}/u{group}", base.to_string_lossy());
-        fs::read_to_string(format!("/proc/{pid}/cgroup"))
-            .is_ok_and(|text| text.lines().any(|line| line.ends_with(&end)))
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let place = format!("/{}/u", base.to_string_lossy());
+        let numbers = text.lines().filter_map(|line| {
+            let (_, number) = line.rsplit_once(&place)?;
+            number.parse::<GroupNumber>().ok()
+        });
+        numbers.fold(Group::None, |known, number| match known {
+            Group::This => Group::This,
+            _ if number == group => Group::This,
+            _ => Group::Another,
+        })
+    }
+}
+
+/// Kills a child of an earlier supervisor.
+fn kill(process: ProcessIdentity) {
+    if let Some(pidfd) = process::open_if_same(process.pid.cast_signed(), process.start_ticks) {
+        let _has_ended = process::signal(&pidfd, KILL);
     }
 }
 
@@ -345,6 +422,7 @@ mod tests {
             directory: PathBuf::from("/d").into(),
             lifetime: Lifetime::LeaveDescendants,
             group: Some(1),
+            bounds: None,
         })
     }
 

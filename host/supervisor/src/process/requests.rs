@@ -8,6 +8,7 @@ use taskwright_native::{daemonize, process};
 
 use super::Supervisor;
 use super::starting::Started;
+use super::under_way::{Asker, Wants};
 use crate::session::Said;
 use crate::unit::{Main, Timer, Unit, UnitId};
 use crate::wire::{ANSWERS_WITH_ENDS, Answer, ENDING, PROTOCOL_VERSION, Request, SupervisorStatus};
@@ -116,6 +117,15 @@ impl Supervisor {
                     let _whom = self.answer_start(unit);
                     self.spawned(unit)
                 }
+                Ok(Started::OnItsWay(start)) => {
+                    let asker = Asker {
+                        session,
+                        request: id,
+                        wants: Wants::Start,
+                    };
+                    self.under_way.ask(start, [asker]);
+                    return Reply::Later;
+                }
                 Err(error) => Answer::NotSpawned(error),
             },
             Request::Stop { unit, grace } if grace.is_zero() => {
@@ -129,12 +139,22 @@ impl Supervisor {
                 Ok(()) => Answer::Done,
                 Err(error) => Answer::NotDone(error),
             },
-            Request::Inspect(unit) => Answer::State(
-                self.units
-                    .find(&unit)
-                    .and_then(|id| self.units.get(id))
-                    .map(Unit::state),
-            ),
+            Request::Inspect(unit) => match self.under_way.find(&unit) {
+                // Neither that it runs nor that it never did would be true.
+                Some(start) => {
+                    let asker = Asker {
+                        session,
+                        request: id,
+                        wants: Wants::State,
+                    };
+                    self.under_way.ask(start, [asker]);
+                    return Reply::Later;
+                }
+                None => {
+                    let found = self.units.find(&unit);
+                    Answer::State(found.and_then(|id| self.units.get(id)).map(Unit::state))
+                }
+            },
             Request::List => {
                 self.list(session, id);
                 return Reply::Later;
@@ -144,9 +164,10 @@ impl Supervisor {
                 Answer::Done
             }
             Request::Purge(task) => return self.purge(session, id, task),
+            Request::Enforceable => Answer::Enforceable(self.enforceable()),
             Request::Status => Answer::Status(self.status()),
             Request::ShutdownIfIdle => {
-                if self.units.is_empty() {
+                if self.is_idle() {
                     self.finished = true;
                     Answer::Done
                 } else {
@@ -185,6 +206,31 @@ impl Supervisor {
         };
         self.asked.insert(unit, asked);
         Reply::Later
+    }
+
+    /// Answers somebody who waited for what becomes of a start, `alone` or with others.
+    pub(super) fn answer_asker(
+        &mut self,
+        asker: Asker,
+        became: &Result<UnitId, SpawnError>,
+        alone: bool,
+    ) {
+        let reply = match (asker.wants, became) {
+            (Wants::Start, Ok(unit)) if alone => {
+                self.answer_later(asker.session, asker.request, *unit)
+            }
+            // Several are not told of the end: it is reported to all of them.
+            (Wants::Start, Ok(unit)) => Reply::Now(self.spawned(*unit)),
+            (Wants::Start, Err(error)) => Reply::Now(Answer::NotSpawned(error.clone())),
+            (Wants::State, Ok(unit)) => {
+                Reply::Now(Answer::State(self.units.get(*unit).map(Unit::state)))
+            }
+            (Wants::State, Err(_)) => Reply::Now(Answer::State(None)),
+        };
+        if let (Reply::Now(answer), Some(session)) = (reply, self.sessions.get_mut(&asker.session))
+        {
+            session.answer(asker.request, &answer);
+        }
     }
 
     /// Answers who asked for a start, if nobody did yet; with whom it was answered.

@@ -1,27 +1,33 @@
 //! Intent, process, record: in this order, so that no crash between two of them starts a unit
 //! twice or loses one.
+//!
+//! A plain child executes its program while we are suspended. One that enters namespaces or
+//! changes its user is somebody else's to stop, and goes on its way alone: see `under_way`.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use taskwright_capability::{SpawnError, SpawnRequest};
-use taskwright_model::{AttemptNumber, ProcessIdentity};
+use taskwright_model::{AttemptNumber, ProcessIdentity, Restriction, UnitKey};
 use taskwright_native::events::Interest;
 use taskwright_native::scan::Seed;
-use taskwright_native::spawn::{self, Command};
+use taskwright_native::spawn::{self, Begun, Command};
 use taskwright_native::tree::{Entry, GroupNumber};
-use taskwright_native::{Child, SpawnFault, exit, files, process};
+use taskwright_native::{Child, Isolation, Newborn, SpawnFault, exit, files, process};
 
+use super::command::{Prepared, explain};
+use super::confining::{Confined, not_enforceable};
+use super::inside::Target;
 use super::{Supervisor, UNIT_BIT, keeping, now};
-use crate::output::OutputStream;
+use crate::output::{OutputFile as _, OutputStream};
 use crate::record::{Intent, Record};
-use crate::unit::{Main, Parent, Timer, Unit, UnitId, mark};
+use crate::unit::{Main, Parent, StartId, Timer, Unit, UnitId, mark};
 
 const KILL: i32 = 9;
 const FIRST: AttemptNumber = AttemptNumber(1);
@@ -34,6 +40,52 @@ pub(super) enum Started {
     Now(UnitId),
     /// It was there.
     Before(UnitId),
+    /// Its program does not run yet; what becomes of it is seen later.
+    OnItsWay(StartId),
+}
+
+/// What a start is tried with, as often as whoever asked takes less.
+pub(super) struct Launch {
+    pub(super) request: SpawnRequest,
+    pub(super) target: Option<Target>,
+    /// When its program must run.
+    pub(super) until: Instant,
+    prepared: Prepared,
+    files: [OwnedFd; 2],
+    /// What cannot be enforced here.
+    without: Vec<Restriction>,
+    /// A descriptor for the look at the new process, which must not fail once it runs.
+    reserve: File,
+}
+
+impl Launch {
+    /// The same without what could not be enforced, if whoever asked takes less.
+    pub(super) fn with_less(mut self, error: SpawnError) -> Result<Self, SpawnError> {
+        match error {
+            SpawnError::NotEnforceable { restriction, .. }
+                if self.request.confinement.best_effort && !self.without.contains(&restriction) =>
+            {
+                self.without.push(restriction);
+                if restriction == Restriction::User {
+                    self.target = pin(&self.request, &self.without)?;
+                }
+                Ok(self)
+            }
+            error => Err(error),
+        }
+    }
+}
+
+/// One try: what is on record of it, and what was made for it.
+pub(super) struct Tried {
+    pub(super) intent: Intent,
+    pub(super) confined: Confined,
+}
+
+/// What became of one try.
+enum Launched {
+    Executing(Intent, Child),
+    OnItsWay(Box<Tried>, Newborn),
 }
 
 /// Whose a directory is that stands at a task's place.
@@ -51,55 +103,156 @@ impl Supervisor {
         if let Some(id) = self.units.find(&request.unit) {
             return Ok(Started::Before(id));
         }
-        let prepared = Prepared::new(&request)?;
+        if let Some(id) = self.under_way.find(&request.unit) {
+            return Ok(Started::OnItsWay(id));
+        }
+        let until = Instant::now() + self.options.start_patience;
+        let target = request.inside.as_ref().map(|inside| inside.target);
+        if needs_isolation(&request) && !self.under_way.has_room(target) {
+            return self.wait_for_others(request, until).map(Started::OnItsWay);
+        }
+        self.start_at_once(request, until)
+    }
+
+    /// Starts a unit that is not there.
+    pub(super) fn start_at_once(
+        &mut self,
+        request: SpawnRequest,
+        until: Instant,
+    ) -> Result<Started, SpawnError> {
+        let target = pin(&request, &[])?;
+        let prepared = Prepared::new(&request, target.as_ref())?;
         let whose = self.whose_directory(&request);
         let files = self.open_output(&request.directory, whose)?;
         let reserve = self.reserve()?;
-        let group = self.trees.lease().map_err(|error| SpawnError::NoRoom {
-            detail: format!("a cgroup could not be made: {error}"),
-        })?;
+        self.try_launch(Launch {
+            request,
+            target,
+            until,
+            prepared,
+            files,
+            without: Vec::new(),
+            reserve,
+        })
+    }
+
+    /// Tries, and again with less.
+    pub(super) fn try_launch(&mut self, mut launch: Launch) -> Result<Started, SpawnError> {
+        loop {
+            match self.launch(&launch) {
+                Ok(Launched::Executing(intent, child)) => {
+                    return self.executing(launch, intent, child).map(Started::Now);
+                }
+                Ok(Launched::OnItsWay(tried, newborn)) => {
+                    return self.keep(launch, *tried, newborn).map(Started::OnItsWay);
+                }
+                Err(error) => launch = launch.with_less(error)?,
+            }
+        }
+    }
+
+    /// Its program runs.
+    pub(super) fn executing(
+        &mut self,
+        launch: Launch,
+        intent: Intent,
+        child: Child,
+    ) -> Result<UnitId, SpawnError> {
+        drop(launch.reserve);
+        // Ours and not reaped, so its entry in /proc is there even if it has ended already.
+        match process::stat(child.pid) {
+            Ok(stat) => Ok(self.watch_child(intent, child, stat.start_ticks)),
+            Err(error) => Err(self.refuse_child(&intent, &child, &error)),
+        }
+    }
+
+    /// Groups, intent, process; whatever fails leaves nothing.
+    fn launch(&mut self, launch: &Launch) -> Result<Launched, SpawnError> {
+        let (request, target) = (&launch.request, launch.target.as_ref());
+        let mut confined = self.confine(request, target, &launch.without)?;
+        let group = match self.lease(&confined) {
+            Ok(group) => group,
+            Err(error) => {
+                self.resources.remove(confined.take_groups());
+                return Err(error);
+            }
+        };
+        let elsewhere = group.filter(|_| confined.tree_parent.is_some());
         let intent = Intent {
             unit: request.unit.clone(),
             directory: request.directory.as_path().into(),
             lifetime: request.lifetime,
             group,
+            bounds: confined.bounds(elsewhere.map(|group| self.trees.path(group))),
         };
         if let Err(error) = self.log.put_now(&Record::Intent(intent.clone())) {
             self.give_back(group);
+            self.resources.remove(confined.take_groups());
             let detail = format!("the supervisor's log could not be written: {error}");
             return Err(SpawnError::NoRoom { detail });
         }
-        let child = match self.spawn(&prepared, &files, group) {
-            Ok(child) => child,
+        match self.spawn(launch, group, &mut confined) {
+            Ok(Begun::Executing(child)) => Ok(Launched::Executing(intent, child)),
+            Ok(Begun::OnItsWay(newborn)) => {
+                let tried = Box::new(Tried { intent, confined });
+                Ok(Launched::OnItsWay(tried, newborn))
+            }
             Err(fault) => {
                 self.log.put(&Record::NotSpawned(request.unit.clone()));
                 self.give_back(group);
-                return Err(explain(fault, &request));
+                self.resources.remove(confined.take_groups());
+                Err(explain(fault, request, &confined, target))
             }
-        };
-        drop(reserve);
-        // Ours and not reaped, so its entry in /proc is there even if it has ended already.
-        match process::stat(child.pid) {
-            Ok(stat) => Ok(Started::Now(self.watch_child(
-                intent,
-                child,
-                stat.start_ticks,
-            ))),
-            Err(error) => Err(self.refuse_child(&intent, &child, &error)),
         }
+    }
+
+    /// A child that was held was killed, but may not be dead; and what held it may be its group,
+    /// which is not used again.
+    pub(super) fn kill_held(&mut self, unit: &UnitKey, group: Option<GroupNumber>) {
+        let mark = mark(unit);
+        let seed = Seed {
+            main: (0, 0),
+            mark: &mark,
+            seen: &[],
+        };
+        if let Some(number) = group {
+            let _dying = self.trees.kill(group, &seed);
+            self.trees.distrust(number);
+        }
+    }
+
+    /// The group of a tree, limited where that is its own.
+    fn lease(&mut self, confined: &Confined) -> Result<Option<GroupNumber>, SpawnError> {
+        let no_room = |error| SpawnError::NoRoom {
+            detail: format!("a cgroup could not be made: {error}"),
+        };
+        let Some(parent) = &confined.tree_parent else {
+            return self.trees.lease().map_err(no_room);
+        };
+        let group = self.trees.lease_in(parent).map_err(no_room)?;
+        for (restriction, amount) in &confined.tree_amounts {
+            let limited = self.resources.limit_two(&self.trees.path(group), *amount);
+            if let Err(detail) = limited {
+                self.give_back(Some(group));
+                return Err(not_enforceable(*restriction, detail));
+            }
+        }
+        Ok(Some(group))
     }
 
     /// Whose the task's directory is, if it is there.
     fn whose_directory(&self, request: &SpawnRequest) -> Whose {
         let unit = &request.unit;
-        if unit.attempt == FIRST && self.units.of_task(unit.task).is_empty() {
+        if unit.attempt == FIRST
+            && self.units.of_task(unit.task).is_empty()
+            && !self.under_way.has_begun(unit.task)
+        {
             Whose::Strangers
         } else {
             Whose::Tasks
         }
     }
 
-    /// A descriptor for the look at the new process, which must not fail once it runs.
     fn reserve(&self) -> Result<File, SpawnError> {
         self.null.try_clone().map_err(|error| SpawnError::NoRoom {
             detail: format!("there is no descriptor left: {error}"),
@@ -119,6 +272,8 @@ impl Supervisor {
         let _dying = self.trees.kill(intent.group, &seed);
         let _reaped_with_the_orphans = exit::reap_within(&child.pidfd, KILLED_WITHIN);
         self.log.put(&Record::NotSpawned(intent.unit.clone()));
+        let groups = intent.bounds.as_ref().map(|bounds| bounds.groups.clone());
+        self.resources.remove(groups.unwrap_or_default());
         SpawnError::NoRoom {
             detail: format!("the new process could not be looked at and was killed: {error}"),
         }
@@ -157,17 +312,32 @@ impl Supervisor {
 
     fn spawn(
         &self,
-        prepared: &Prepared,
-        [stdout, stderr]: &[OwnedFd; 2],
+        launch: &Launch,
         group: Option<GroupNumber>,
-    ) -> Result<Child, SpawnFault> {
+        confined: &mut Confined,
+    ) -> Result<Begun, SpawnFault> {
+        let Launch {
+            prepared,
+            files: [stdout, stderr],
+            ..
+        } = launch;
+        let target = launch.target.as_ref();
         let (soft, hard) = self.limits.open_files;
         let oom_score = self
             .limits
             .oom_score
             .as_ref()
             .and_then(|text| CString::new(text.as_str()).ok());
-        let mut command = Command {
+        let mut joins = std::mem::take(&mut confined.joins);
+        let isolation = Isolation {
+            enter: target.map(Target::enter),
+            read_only: &confined.read_only,
+            user: confined.user.as_ref(),
+            capabilities: confined.capabilities,
+            patience: launch.until.saturating_duration_since(Instant::now()),
+        };
+        let isolated = target.is_some() || confined.needs_isolation();
+        let command = Command {
             argv: &prepared.argv,
             env: &prepared.env,
             working_dir: &prepared.working_dir,
@@ -176,9 +346,13 @@ impl Supervisor {
             join: &[],
             open_files: Some((self.options.open_files.unwrap_or(soft).min(hard), hard)),
             oom_score: oom_score.as_deref(),
+            limits: &confined.limits,
+            no_new_privileges: confined.no_new_privileges,
+            isolation: isolated.then_some(&isolation),
         };
         let Some(group) = group else {
-            return spawn::spawn(&command);
+            let join = &joins;
+            return spawn::begin(&Command { join, ..command });
         };
         let lost = |source| SpawnFault::Other {
             step: "open its cgroup",
@@ -187,17 +361,21 @@ impl Supervisor {
         if let Entry::BornInto(dir) = self.trees.entry(group).map_err(lost)? {
             let born_into = Command {
                 cgroup: Some(dir.as_fd()),
+                join: &joins,
                 ..command
             };
-            match spawn::spawn(&born_into) {
+            match spawn::begin(&born_into) {
                 // An older kernel, or a sandbox: joining by a write may work.
                 Err(fault) if spawn::is_cgroup_fault(&fault) => {}
                 other => return other,
             }
         }
-        let procs = self.trees.join_entry(group).map_err(lost)?;
-        command.join = std::slice::from_ref(&procs);
-        spawn::spawn(&command)
+        // After those that restrict, which a failure names by their place.
+        joins.push(self.trees.join_entry(group).map_err(lost)?);
+        spawn::begin(&Command {
+            join: &joins,
+            ..command
+        })
     }
 
     pub(super) fn give_back(&mut self, group: Option<GroupNumber>) {
@@ -302,66 +480,16 @@ fn is_out_of_files(errno: i32) -> bool {
     [24, 23, 12].contains(&errno)
 }
 
-/// The texts of a request as the kernel takes them.
-struct Prepared {
-    argv: Vec<CString>,
-    env: Vec<CString>,
-    working_dir: CString,
+/// Whether its child may need memory of its own.
+fn needs_isolation(request: &SpawnRequest) -> bool {
+    let wanted = &request.confinement;
+    request.inside.is_some() || wanted.user.is_some() || !wanted.read_only_paths.is_empty()
 }
 
-impl Prepared {
-    fn new(request: &SpawnRequest) -> Result<Self, SpawnError> {
-        let text = |bytes: Vec<u8>| {
-            CString::new(bytes).map_err(|_| SpawnError::BadCommand {
-                detail: "a text holds a NUL character".to_owned(),
-            })
-        };
-        let argv = request
-            .argv
-            .iter()
-            .map(|argument| text(argument.clone().into_bytes()))
-            .collect::<Result<_, _>>()?;
-        let env = request
-            .env
-            .iter()
-            .map(|(name, value)| text(format!("{name}={value}").into_bytes()))
-            .chain([text(mark(&request.unit).into_bytes())])
-            .collect::<Result<_, _>>()?;
-        let working_dir = request.working_dir.as_ref().unwrap_or(&request.directory);
-        Ok(Self {
-            argv,
-            env,
-            working_dir: text(working_dir.clone().into_os_string().into_vec())?,
-        })
-    }
-}
-
-fn explain(fault: SpawnFault, request: &SpawnRequest) -> SpawnError {
-    let program = || request.argv.first().cloned().unwrap_or_default();
-    match fault {
-        SpawnFault::NotFound { looked_at } => SpawnError::NotFound {
-            program: program(),
-            detail: format!("looked at {looked_at}"),
-        },
-        SpawnFault::NotExecutable { source } => SpawnError::NotExecutable {
-            program: program(),
-            detail: source.to_string(),
-        },
-        SpawnFault::WorkingDirectory { source } => {
-            let path = request.working_dir.as_ref().unwrap_or(&request.directory);
-            SpawnError::WorkingDirectory {
-                path: OsStr::to_string_lossy(path.as_os_str()).into_owned(),
-                detail: source.to_string(),
-            }
-        }
-        SpawnFault::BadCommand { detail } => SpawnError::BadCommand {
-            detail: detail.to_owned(),
-        },
-        SpawnFault::NoRoom { source } => SpawnError::NoRoom {
-            detail: source.to_string(),
-        },
-        SpawnFault::Other { step, source } => SpawnError::Unavailable {
-            detail: format!("cannot {step}: {source}"),
-        },
-    }
+/// Holds on to the target, if there is one, for a unit that is restricted but for `without`.
+fn pin(request: &SpawnRequest, without: &[Restriction]) -> Result<Option<Target>, SpawnError> {
+    let user = request.confinement.user.as_ref();
+    let user = user.filter(|_| !without.contains(&Restriction::User));
+    let inside = request.inside.as_ref();
+    inside.map(|inside| Target::pin(inside, user)).transpose()
 }

@@ -5,7 +5,9 @@
 )]
 
 use taskwright_capability::{Lifetime, SpawnRequest};
-use taskwright_model::{AttemptNumber, ExitStatus, TaskId, TaskName, UnitKey, UnitName};
+use taskwright_model::{
+    AttemptNumber, Confinement, ExitStatus, TaskId, TaskName, UnitKey, UnitName,
+};
 use taskwright_native::TreeLevel;
 
 use super::*;
@@ -54,6 +56,8 @@ impl Turned {
             env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             working_dir: None,
             lifetime: Lifetime::LeaveDescendants,
+            inside: None,
+            confinement: Confinement::default(),
         }
     }
 
@@ -103,6 +107,51 @@ fn a_log_is_shortened_only_where_it_loses_nothing() {
         assert!(Instant::now() < deadline, "it did not end in time");
     };
     assert_eq!(end.status, Some(ExitStatus::Code(7)));
+}
+
+#[test]
+fn a_start_that_is_under_way_stays_on_record() {
+    if taskwright_native::daemonize::this_user() != 0 {
+        // Only root may become somebody else, which takes a child that is not waited for.
+        return;
+    }
+    let mut turned = Turned::new();
+    let mut request = turned.request("exit 7");
+    request.working_dir = Some("/".into());
+    request.confinement.user = Some(taskwright_model::User {
+        uid: 1,
+        gid: 1,
+        groups: Vec::new(),
+    });
+    let unit = request.unit.clone();
+    let begun = turned.supervisor.start(request).unwrap();
+    assert!(matches!(begun, starting::Started::OnItsWay(_)));
+    assert!(!turned.supervisor.is_idle());
+    turned.supervisor.log.want_rewriting();
+    turned.supervisor.shorten_log();
+    assert!(!turned.supervisor.log.wants_rewriting(), "it was shortened");
+    let records = turned.on_record();
+    let intended = |it: &Record| matches!(it, Record::Intent(intent) if intent.unit == unit);
+    assert!(
+        records.iter().any(intended),
+        "nobody else knows of its child"
+    );
+
+    // However long nobody looked, its end is not taken away unseen.
+    std::thread::sleep(Duration::from_millis(50));
+    turned.supervisor.reap_orphans();
+    let id = turned.supervisor.units.find(&unit);
+    let deadline = Instant::now() + PATIENCE;
+    while id
+        .and_then(|id| turned.supervisor.units.get(id)?.end())
+        .is_none()
+    {
+        assert!(Instant::now() < deadline, "it did not end in time");
+        turned.turn();
+    }
+    let end = id.and_then(|id| turned.supervisor.units.get(id)?.end());
+    assert_eq!(end.unwrap().status, Some(ExitStatus::Code(7)));
+    assert!(turned.supervisor.under_way.is_empty());
 }
 
 /// A daemon that speaks this version, over the real socket.

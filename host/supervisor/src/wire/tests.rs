@@ -4,8 +4,10 @@
     reason = "a test that cannot go on has failed"
 )]
 
-use taskwright_capability::UnitEnd;
-use taskwright_model::{AttemptNumber, ExitStatus, ProcessIdentity, UnitName};
+use taskwright_capability::{Inside, Namespaces, UnitEnd};
+use taskwright_model::{
+    AttemptNumber, Confinement, Enforced, ExitStatus, Mechanism, ProcessIdentity, UnitName, User,
+};
 
 use super::*;
 
@@ -33,21 +35,69 @@ fn spawned() -> Spawned {
         },
         started_at: Timestamp::from_millis(5),
         exit: Some(end()),
+        enforced: Enforced::default(),
+    }
+}
+
+fn enforced() -> Enforced {
+    let mut enforced = Enforced::default();
+    enforced.set(Restriction::Memory, Mechanism::Cgroup1);
+    enforced.set(Restriction::User, Mechanism::Credentials);
+    enforced
+}
+
+fn plain() -> SpawnRequest {
+    SpawnRequest {
+        unit: unit(),
+        name: TaskName::parse("build-7").unwrap(),
+        directory: PathBuf::from("/data/build-7"),
+        argv: vec!["sh".into(), String::new()],
+        env: vec![("PATH".into(), "/bin".into())],
+        working_dir: Some(PathBuf::from("/")),
+        lifetime: Lifetime::KillDescendants,
+        inside: None,
+        confinement: Confinement::default(),
+    }
+}
+
+fn confined() -> SpawnRequest {
+    SpawnRequest {
+        inside: Some(Inside {
+            target: ProcessIdentity {
+                pid: 4,
+                start_ticks: 5,
+            },
+            further: Namespaces {
+                user: true,
+                cgroup: false,
+            },
+            identity: true,
+            cgroup: false,
+        }),
+        confinement: Confinement {
+            cpu_millis: Some(1),
+            memory_bytes: Some(2),
+            pids: None,
+            open_files: Some(3),
+            file_size_bytes: Some(4),
+            user: Some(User {
+                uid: 5,
+                gid: 6,
+                groups: vec![7, 8],
+            }),
+            no_new_privileges: true,
+            read_only_paths: vec!["/a".into(), "/b c".into()],
+            best_effort: true,
+        },
+        ..plain()
     }
 }
 
 fn every_request() -> Vec<Request> {
     vec![
         Request::Hello { version: 7 },
-        Request::Spawn(Box::new(SpawnRequest {
-            unit: unit(),
-            name: TaskName::parse("build-7").unwrap(),
-            directory: PathBuf::from("/data/build-7"),
-            argv: vec!["sh".into(), String::new()],
-            env: vec![("PATH".into(), "/bin".into())],
-            working_dir: Some(PathBuf::from("/")),
-            lifetime: Lifetime::KillDescendants,
-        })),
+        Request::Spawn(Box::new(plain())),
+        Request::Spawn(Box::new(confined())),
         Request::Stop {
             unit: unit(),
             grace: Duration::from_secs(10),
@@ -62,6 +112,7 @@ fn every_request() -> Vec<Request> {
         Request::Purge(TaskId::from_u128(9)),
         Request::Status,
         Request::ShutdownIfIdle,
+        Request::Enforceable,
     ]
 }
 
@@ -69,6 +120,19 @@ fn every_answer() -> Vec<Answer> {
     vec![
         Answer::Welcome { version: 1 },
         Answer::Spawned(spawned()),
+        Answer::Spawned(Spawned {
+            enforced: enforced(),
+            ..spawned()
+        }),
+        Answer::NotSpawned(SpawnError::TargetGone { detail: "x".into() }),
+        Answer::NotSpawned(SpawnError::NotEnforceable {
+            restriction: Restriction::Pids,
+            detail: "y".into(),
+        }),
+        Answer::Enforceable(vec![
+            (Restriction::Cpu, Ok(Mechanism::Cgroup2)),
+            (Restriction::Memory, Err("no controller".into())),
+        ]),
         Answer::NotSpawned(SpawnError::NotFound {
             program: "x".into(),
             detail: "y".into(),
@@ -152,4 +216,34 @@ fn appended_fields_of_a_newer_version_are_passed_over() {
     });
     let (frame, _) = next_frame(&bytes).unwrap().unwrap();
     assert!(Request::take(&frame).unwrap().unwrap() == Request::Hello { version: 2 });
+}
+
+#[test]
+fn a_spawn_of_an_older_daemon_is_neither_inside_nor_confined() {
+    let mut bytes = Vec::new();
+    Request::Spawn(Box::new(plain())).put(1, &mut bytes);
+    let (frame, _) = next_frame(&bytes).unwrap().unwrap();
+    // No target, eight restrictions that are not asked for, best effort.
+    let appended = 1 + 6 + 1 + 4 + 1;
+    let body = &frame.body[..frame.body.len() - appended];
+    let old = Frame { body, ..frame };
+    assert!(Request::take(&old).unwrap().unwrap() == Request::Spawn(Box::new(plain())));
+}
+
+#[test]
+fn only_what_an_older_supervisor_would_drop_needs_a_newer_one() {
+    let needed = |request: SpawnRequest| Request::Spawn(Box::new(request)).needed_version();
+    assert_eq!(needed(plain()), 0);
+    assert_eq!(needed(confined()), CONFINES);
+    let inside = confined().inside;
+    assert_eq!(needed(SpawnRequest { inside, ..plain() }), CONFINES);
+    let best_effort = Confinement {
+        best_effort: true,
+        ..Confinement::default()
+    };
+    let unrestricted = SpawnRequest {
+        confinement: best_effort,
+        ..plain()
+    };
+    assert_eq!(needed(unrestricted), 0);
 }

@@ -78,11 +78,9 @@ async fn what_cannot_be_started_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_without_shebang_is_run_by_the_shell() {
-    use std::os::unix::fs::PermissionsExt as _;
     let mut host = Host::start().await;
     let script = host.data.path().join("script");
-    std::fs::write(&script, "exit $1\n").unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+    crate::harness::make_program(&script, "exit $1\n");
     let running = host.run(&[script.to_str().unwrap(), "9"]).await;
     assert_eq!(host.status_of(&running).await, Some(ExitStatus::Code(9)));
     host.finish().await;

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use taskwright_capability::{
     Lifetime, ProcessHost as _, SpawnError, SpawnRequest, Spawned, UnitEnd, UnitEvent, UnitReport,
 };
-use taskwright_model::{AttemptNumber, ExitStatus, TaskId, TaskName, UnitKey, UnitName};
+use taskwright_model::{
+    AttemptNumber, Confinement, ExitStatus, TaskId, TaskName, UnitKey, UnitName,
+};
 use taskwright_native::process;
 use taskwright_supervisor::{SupervisorClient, SupervisorConfig, TreeLevel};
 use tokio::sync::mpsc::Receiver;
@@ -82,6 +84,8 @@ impl Host {
             env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             working_dir: None,
             lifetime: Lifetime::LeaveDescendants,
+            inside: None,
+            confinement: Confinement::default(),
         }
     }
 
@@ -140,6 +144,14 @@ impl Host {
         )
     }
 
+    /// The name of its cgroups.
+    pub(crate) fn nickname(&self) -> String {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = &self.config.options.state_dir;
+        let hash = crc32fast::hash(path.as_os_str().as_bytes());
+        format!("taskwright-{hash:08x}")
+    }
+
     /// Purges everything and ends the supervisor, so that nothing is left of the test.
     pub(crate) async fn finish(self) {
         for task in self.tasks {
@@ -175,6 +187,21 @@ fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let target = own.parent().and_then(Path::parent).unwrap();
     target.join("examples/supervise")
+}
+
+/// Makes a program, by another process: were it open for writing in this one, whatever another
+/// test forks just then would keep it from being executed for a moment.
+pub(crate) fn make_program(path: &Path, text: &str) {
+    let script = "printf %s \"$1\" > \"$0\" && chmod 700 \"$0\"";
+    let mut shell = std::process::Command::new("sh");
+    let status = shell.args(["-c", script]).arg(path).arg(text).status();
+    assert!(status.unwrap().success());
+}
+
+/// A copy of a program, made as in [`make_program`].
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let mut copy = std::process::Command::new("cp");
+    assert!(copy.arg(from).arg(to).status().unwrap().success());
 }
 
 pub(crate) fn eventually<T>(claim: &str, mut look: impl FnMut() -> Option<T>) -> T {
