@@ -8,7 +8,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use crate::shell::root;
 
 /// Each crate of the house, and which others it may import.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("model", &[]),
     ("native", &[]),
     ("capability", &["model"]),
@@ -16,6 +16,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("store", &["control", "model"]),
     ("engine", &["control", "capability", "model"]),
     ("supervisor", &["native", "capability", "model"]),
+    ("cri", &["capability", "model"]),
     ("api", &["control", "model"]),
     (
         "daemon",
@@ -25,6 +26,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
             "store",
             "engine",
             "supervisor",
+            "cri",
             "capability",
             "model",
         ],
@@ -75,7 +77,10 @@ pub(crate) fn check() -> Result<()> {
 fn house_name(package: &str) -> Option<&str> {
     match package {
         "taskwright" => Some("daemon"),
-        "taskwright-tests" | "taskwright-test-guests" | "taskwright-guest-build" => None,
+        "taskwright-tests"
+        | "taskwright-test-guests"
+        | "taskwright-test-containerd"
+        | "taskwright-guest-build" => None,
         other => other.strip_prefix("taskwright-"),
     }
 }
