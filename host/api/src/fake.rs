@@ -54,6 +54,7 @@ pub(crate) async fn api_with(config: Config, auth: AuthConfig) -> Api {
         units: Arc::new(NoUnits),
         plugins: Arc::new(OnePlugin),
         outputs: outputs.clone(),
+        execs: Arc::new(Echo),
         clock: Arc::new(Counting(AtomicU64::new(1))),
     };
     let running = taskwright_control::start(parts, Recovered::default(), config)
@@ -241,6 +242,7 @@ struct Obedient;
 
 fn wait() -> Step {
     Step::Wait {
+        running: true,
         state: [].into(),
         wake_after: None,
     }
@@ -440,5 +442,37 @@ impl Outputs for FakeOutputs {
             }
         }
         .boxed()
+    }
+}
+
+/// Prints the command's words, and ends with their number. In tasks of kind `process` alone.
+struct Echo;
+
+impl taskwright_control::port::Execs for Echo {
+    fn exec(
+        &self,
+        request: taskwright_control::port::ExecRequest,
+    ) -> BoxFuture<
+        '_,
+        Result<taskwright_control::port::ExecPieces, taskwright_control::port::ExecError>,
+    > {
+        use taskwright_control::port::{ExecError, ExecPiece, Stream};
+        Box::pin(async move {
+            if let Some(part) = request.part {
+                return Err(ExecError::Refused(format!("there is no {part}")));
+            }
+            let code = i32::try_from(request.argv.len()).unwrap_or(0);
+            let pieces = [
+                Ok(ExecPiece::Printed(
+                    Stream::Stdout,
+                    request.argv.join(" ").into_bytes(),
+                )),
+                Ok(ExecPiece::Printed(Stream::Stderr, vec![0xff])),
+                Ok(ExecPiece::Ended(code)),
+            ];
+            let pieces: taskwright_control::port::ExecPieces =
+                Box::pin(futures::stream::iter(pieces));
+            Ok(pieces)
+        })
     }
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use taskwright_model::{
-    Attempt, ExitStatus, Outcome, ProcessSpec, RetryPolicy, Task, TaskId, TimeLimits, Work,
+    Attempt, Confinement, ExitStatus, Outcome, Part, ProcessSpec, RetryPolicy, Task, TaskId,
+    TimeLimits, Work,
 };
 
 use super::parse::{CONTAINER, POD_TEMPLATE};
@@ -77,6 +78,24 @@ pub(crate) struct TaskView<'a> {
     limits: LimitsView,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry: Option<RetryView<'a>>,
+    #[serde(skip_serializing_if = "ResourcesView::is_empty")]
+    resources: ResourcesView,
+    /// As whom it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<UserView<'a>>,
+    /// Whether nothing it executes gains privileges.
+    #[serde(skip_serializing_if = "is_false")]
+    no_new_privileges: bool,
+    /// Absolute paths that it sees read-only.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    read_only_paths: &'a [String],
+    /// Whether what this machine cannot enforce is left out.
+    #[serde(skip_serializing_if = "is_false")]
+    best_effort: bool,
+    /// What only its runtime understands; not told to a token of scope `read`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    config: Option<Cow<'a, RawValue>>,
     /// How it ended, once it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeView<'a>>,
@@ -246,13 +265,72 @@ impl<'a> RetryView<'a> {
     }
 }
 
+fn is_false(switch: &bool) -> bool {
+    !switch
+}
+
+/// What a task may use, in plain numbers. What is left out has no limit.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Resources)]
+struct ResourcesView {
+    /// Cores, of the whole tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<f64>,
+    /// Bytes, of the whole tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<u64>,
+    /// Processes and threads, of the whole tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pids: Option<u32>,
+    /// Open files, of each process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_files: Option<u64>,
+    /// Bytes of a file that it writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_size: Option<u64>,
+}
+
+impl ResourcesView {
+    fn of(confinement: &Confinement) -> Self {
+        Self {
+            cpu: confinement
+                .cpu_millis
+                .map(|millis| f64::from(millis) / 1000.0),
+            memory: confinement.memory_bytes,
+            pids: confinement.pids,
+            open_files: confinement.open_files,
+            file_size: confinement.file_size_bytes,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.cpu.is_none()
+            && self.memory.is_none()
+            && self.pids.is_none()
+            && self.open_files.is_none()
+            && self.file_size.is_none()
+    }
+}
+
+/// As whom a task runs.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = User)]
+struct UserView<'a> {
+    uid: u32,
+    gid: u32,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    groups: &'a [u32],
+}
+
 /// How a task or an attempt ended, and whose doing that was.
 #[derive(Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Outcome)]
 pub(crate) struct OutcomeView<'a> {
     /// `exit`, `signal`, `out-of-memory`, `timeout`, `canceled`, `denied`, `plugin-fault`,
-    /// `infrastructure` or `lost`.
+    /// `infrastructure`, `image-unavailable`, `runtime-unavailable`, `sandbox-lost`, `target-lost`
+    /// or `lost`.
     cause: &'static str,
     /// The exit code of the main process, where it is known and ended by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -285,7 +363,7 @@ impl<'a> OutcomeView<'a> {
             Outcome::PluginFault { runtime, message } => {
                 Some(format!("{runtime}: {message}").into())
             }
-            Outcome::Infrastructure { message } | Outcome::Lost { message } => {
+            Outcome::Infrastructure { message, .. } | Outcome::Lost { message } => {
                 Some(message.as_str())
                     .filter(|text| !text.is_empty())
                     .map(Cow::Borrowed)
@@ -328,6 +406,13 @@ struct AttemptView<'a> {
     /// The main process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    /// What it is doing or waiting for, as its runtime tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    /// What is enforced of the task's restrictions, and by what: `cgroup1`, `cgroup2`, `rlimit`,
+    /// `credentials`, `prctl`, `mount-namespace` or `container-runtime`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    enforced: BTreeMap<&'static str, &'static str>,
 }
 
 impl<'a> AttemptView<'a> {
@@ -339,6 +424,13 @@ impl<'a> AttemptView<'a> {
             finished_at: attempt.ended_at.map(Millis),
             outcome: attempt.outcome.as_ref().map(OutcomeView::of),
             pid: attempt.process.map(|process| process.pid),
+            note: attempt.remarks.note.as_deref(),
+            enforced: attempt
+                .remarks
+                .enforced
+                .iter()
+                .map(|(what, by)| (what.as_str(), by.as_str()))
+                .collect(),
         }
     }
 }
@@ -349,7 +441,7 @@ impl<'a> AttemptView<'a> {
 struct PodStatus<'a> {
     phase: &'static str,
     conditions: [PodCondition; 2],
-    container_statuses: [ContainerStatus<'a>; 1],
+    container_statuses: Vec<ContainerStatus<'a>>,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -364,14 +456,31 @@ struct PodCondition {
 
 #[derive(Serialize, utoipa::ToSchema)]
 struct ContainerStatus<'a> {
-    name: &'static str,
+    name: Cow<'a, str>,
     ready: bool,
-    state: &'a State<'a>,
+    state: Cow<'a, State<'a>>,
 }
 
 impl<'a> PodStatus<'a> {
-    fn of(state: &'a State<'a>) -> Self {
-        let ready = state.is_running();
+    fn of(task: &'a Task, state: &'a State<'a>) -> Self {
+        let parts = task.attempt().map(|attempt| &*attempt.remarks.parts);
+        let mut containers: Vec<ContainerStatus<'a>> = parts
+            .unwrap_or_default()
+            .iter()
+            .map(|part| ContainerStatus::of(part, state))
+            .collect();
+        if containers.is_empty() {
+            // Nobody told of them yet: they are as the pod is.
+            containers = names_of(task)
+                .into_iter()
+                .map(|name| ContainerStatus {
+                    name: name.into(),
+                    ready: state.is_running(),
+                    state: Cow::Borrowed(state),
+                })
+                .collect();
+        }
+        let ready = state.is_running() && containers.iter().all(|container| container.ready);
         let condition = |kind| PodCondition {
             kind,
             status: if ready { "True" } else { "False" },
@@ -380,11 +489,40 @@ impl<'a> PodStatus<'a> {
         Self {
             phase: state.pod_phase(),
             conditions: [condition("Ready"), condition("ContainersReady")],
-            container_statuses: [ContainerStatus {
-                name: "main",
-                ready,
-                state,
-            }],
+            container_statuses: containers,
+        }
+    }
+}
+
+/// The names of a pod's containers, as it was submitted.
+fn names_of(task: &Task) -> Vec<String> {
+    let Work::Document { json, .. } = &task.spec.work else {
+        return vec!["main".to_owned()];
+    };
+    let pod: Value = serde_json::from_str(json).unwrap_or_default();
+    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+    containers
+        .into_iter()
+        .flatten()
+        .map(|container| {
+            let name = container.get("name").and_then(Value::as_str);
+            name.unwrap_or("main").to_owned()
+        })
+        .collect()
+}
+
+impl<'a> ContainerStatus<'a> {
+    /// A part as it is, unless the task has ended in a way that its parts were not told of.
+    fn of(part: &'a Part, task: &'a State<'a>) -> Self {
+        let state = match State::of_part(part) {
+            State::Terminated(ended) => Cow::Owned(State::Terminated(ended)),
+            _ if matches!(task, State::Terminated(_)) => Cow::Borrowed(task),
+            state => Cow::Owned(state),
+        };
+        Self {
+            name: part.name.as_str().into(),
+            ready: state.is_running(),
+            state,
         }
     }
 }
@@ -440,7 +578,9 @@ pub(crate) fn with_view<R>(
             ..process
         }),
         process_status: &state,
-        pod_status: pod_template_spec.is_some().then(|| PodStatus::of(&state)),
+        pod_status: pod_template_spec
+            .is_some()
+            .then(|| PodStatus::of(task, &state)),
         pod_template_spec,
         id: Shown(task.id),
         namespace: task.key.namespace.as_str(),
@@ -450,6 +590,20 @@ pub(crate) fn with_view<R>(
         state: task.state.as_str(),
         limits: LimitsView::of(&spec.limits),
         retry: RetryView::of(&spec.retry),
+        resources: ResourcesView::of(&spec.confinement),
+        user: spec.confinement.user.as_ref().map(|user| UserView {
+            uid: user.uid,
+            gid: user.gid,
+            groups: &user.groups,
+        }),
+        no_new_privileges: spec.confinement.no_new_privileges,
+        read_only_paths: &spec.confinement.read_only_paths,
+        best_effort: spec.confinement.best_effort,
+        config: Some(spec.config.as_str())
+            // It may hold secrets that nobody here can tell from the rest.
+            .filter(|text| !text.is_empty() && values == EnvValues::Shown)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .map(Cow::Borrowed),
         outcome: task.outcome().map(OutcomeView::of),
         attempts: task.attempts.iter().map(AttemptView::of).collect(),
         created_at: Millis(task.submitted_at),

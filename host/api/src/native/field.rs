@@ -172,6 +172,15 @@ impl<'a> Object<'a> {
         whole
     }
 
+    pub(crate) fn switch(&self, key: &str, problems: &mut Problems) -> Option<bool> {
+        let value = self.get(key)?;
+        let switch = value.as_bool();
+        if switch.is_none() {
+            problems.wrong_type(&self.path.key(key), "true or false", value);
+        }
+        switch
+    }
+
     pub(crate) fn number(&self, key: &str, problems: &mut Problems) -> Option<f64> {
         let value = self.get(key)?;
         let number = value.as_f64();

@@ -16,8 +16,10 @@
 //! | `operator` | probes, metrics, version |
 //! | `schema` | bodies as the OpenAPI document describes them |
 
-pub(crate) mod dto;
+pub(crate) mod confinement;
+mod dto;
 pub(crate) mod events;
+pub(crate) mod exec;
 pub(crate) mod field;
 pub(crate) mod list;
 pub(crate) mod logs;
@@ -26,6 +28,7 @@ pub(crate) mod parse;
 #[cfg(test)]
 mod parse_tests;
 pub(crate) mod plugins;
+mod quantity;
 pub(crate) mod schema;
 pub(crate) mod set;
 pub(crate) mod status;

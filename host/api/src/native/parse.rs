@@ -5,8 +5,9 @@
 //! nothing; what would silently mean something else than it says is refused:
 //! contradictions between the two forms, `valueFrom`, `timeoutSeconds: 0`.
 //!
-//! What is ours (`labels`, `priority`, `runtime`, `limits`, `retry`) stands at the top
-//! level beside `name`, and is also taken under `spec`.
+//! What is ours (`labels`, `priority`, `runtime`, `limits`, `retry`, `config`, and what
+//! [`super::confinement`] reads) stands at the top level beside `name`, and is also taken under
+//! `spec`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use taskwright_model::{
     EnvVar, ProcessSpec, RetryPolicy, RuntimeName, TaskName, TaskSpec, TimeLimits, Work,
 };
 
+use super::confinement::confinement;
 use super::field::{Object, Path, Problems};
 use crate::problem::FieldProblem;
 
@@ -30,6 +32,8 @@ const MOST_LABELS: usize = 64;
 const MOST_LABEL_BYTES: (usize, usize) = (256, 1024);
 /// The longest time limit, in seconds: ten years.
 const MOST_SECONDS: i64 = 10 * 365 * 24 * 3600;
+/// The longest `config`, in bytes.
+const MOST_CONFIG_BYTES: usize = 64 * 1024;
 /// The most attempts of a task; all of them stay on its record.
 const MOST_ATTEMPTS: i64 = 100;
 
@@ -99,11 +103,14 @@ fn spec(top: Object<'_>, problems: &mut Problems) -> Option<TaskSpec> {
     let both = Both { top, under };
     let work = work(both, problems);
     let mut limits = limits(both, problems);
+    pod_limits(both, &mut limits, problems);
     limits.run = agreed_timeout(both, limits.run, problems);
     let labels = labels(both, problems);
     let priority = priority(both, problems);
     let runtime = runtime(both, problems);
     let retry = retry(both, problems);
+    let confinement = confinement(both, problems);
+    let config = config(both, problems);
     Some(TaskSpec {
         work: work?,
         runtime,
@@ -111,19 +118,21 @@ fn spec(top: Object<'_>, problems: &mut Problems) -> Option<TaskSpec> {
         priority,
         limits,
         retry,
+        confinement,
+        config,
     })
 }
 
 /// The two places where a field may stand.
 #[derive(Clone, Copy)]
-struct Both<'a> {
-    top: Object<'a>,
+pub(crate) struct Both<'a> {
+    pub(crate) top: Object<'a>,
     under: Option<Object<'a>>,
 }
 
 impl<'a> Both<'a> {
     /// Where `key` is said: at the top, or under `spec`. Twice is fine, twice differently is not.
-    fn holder(&self, key: &str, problems: &mut Problems) -> Option<Object<'a>> {
+    pub(crate) fn holder(&self, key: &str, problems: &mut Problems) -> Option<Object<'a>> {
         let above = self.top.get(key);
         let below = self.under.and_then(|under| under.get(key));
         match (above, below) {
@@ -218,7 +227,7 @@ fn process_spec(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Opti
         _ => {}
     }
     let args = object.texts("args", problems);
-    let env = env(object, problems);
+    let env = env(object, ValueFrom::Refused, problems);
     let working_dir = object.text("workingDir", problems);
     let working_dir = working_dir.filter(|text| !text.is_empty());
     if working_dir.is_some_and(|text| text.contains('\0')) {
@@ -264,7 +273,16 @@ fn check_words(words: &[String], path: &Path<'_>, problems: &mut Problems) {
     }
 }
 
-fn env(object: Object<'_>, problems: &mut Problems) -> Vec<EnvVar> {
+/// Who answers for `valueFrom`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ValueFrom {
+    /// Nobody can resolve it.
+    Refused,
+    /// The runtime that takes the document.
+    Runtime,
+}
+
+fn env(object: Object<'_>, value_from: ValueFrom, problems: &mut Problems) -> Vec<EnvVar> {
     let list_path = object.path.key("env");
     let list = object.list("env", problems).unwrap_or_default();
     let mut variables = Vec::with_capacity(list.len());
@@ -275,7 +293,7 @@ fn env(object: Object<'_>, problems: &mut Problems) -> Vec<EnvVar> {
         };
         let name = entry.text("name", problems).unwrap_or_default();
         let value = entry.text("value", problems).unwrap_or_default();
-        if entry.get("valueFrom").is_some() {
+        if value_from == ValueFrom::Refused && entry.get("valueFrom").is_some() {
             problems.add(
                 &path.key("valueFrom"),
                 "cannot be resolved here, and is not silently taken as empty: send a value",
@@ -316,9 +334,17 @@ fn container_document(under: Object<'_>, problems: &mut Problems) -> Option<Work
     // Clients of the first form send null here.
     let command = container.texts("command", problems);
     let args = container.texts("args", problems);
+    let words = command.iter().chain(&args).map(|word| word.len() + 16);
+    let total: usize = words.sum();
+    if total >= MOST_COMMAND_BYTES {
+        let message = format!(
+            "command and args have {total} bytes; fewer than {MOST_COMMAND_BYTES} are allowed"
+        );
+        problems.add(&path, message);
+    }
     check_words(&command, &path.key("command"), problems);
     check_words(&args, &path.key("args"), problems);
-    env(container, problems);
+    env(container, ValueFrom::Runtime, problems);
     container.text("workingDir", problems);
     Some(document(CONTAINER, value))
 }
@@ -347,7 +373,7 @@ fn document(kind: &str, value: &Value) -> Work {
     }
 }
 
-/// The run limit is said in up to four places; all that say it must say the same.
+/// The run limit is said in up to five places; all that say it must say the same.
 fn agreed_timeout(
     both: Both<'_>,
     from_limits: Option<Duration>,
@@ -357,7 +383,16 @@ fn agreed_timeout(
     let spec = both.top.path.key("spec");
     let under_process = spec.key("process");
     let process_below = both.under.and_then(|under| under.get("process"));
+    let top = both
+        .top
+        .integer("timeoutSeconds", problems)
+        .and_then(|seconds| {
+            let place = both.top.path.key("timeoutSeconds");
+            let limit = checked_timeout(seconds, &place, problems)?;
+            Some((limit, place.pointer()))
+        });
     let said = [
+        top,
         timeout_in(both.top.get("spec"), &spec, problems),
         timeout_in(both.top.get("process"), &top_process, problems),
         timeout_in(process_below, &under_process, problems),
@@ -462,6 +497,54 @@ fn seconds(
         return None;
     }
     Some(Duration::from_millis(millis as u64))
+}
+
+/// A pod says its run limit and its grace in words of its own; what the task says itself wins.
+fn pod_limits(both: Both<'_>, limits: &mut TimeLimits, problems: &mut Problems) {
+    let path = both.top.path.key(POD_TEMPLATE);
+    let spec_path = path.key("spec");
+    let pod = both.top.get(POD_TEMPLATE).and_then(Value::as_object);
+    let spec = pod.and_then(|pod| pod.get("spec")?.as_object());
+    let Some(map) = spec else {
+        return;
+    };
+    let spec = Object {
+        map,
+        path: &spec_path,
+    };
+    let run = seconds(spec, "activeDeadlineSeconds", Least::AboveZero, problems);
+    limits.run = limits.run.or(run);
+    let grace = seconds(spec, "terminationGracePeriodSeconds", Least::Zero, problems);
+    let says_itself = both.holder("limits", problems).is_some_and(|holder| {
+        let limits = holder.get("limits").and_then(Value::as_object);
+        limits.is_some_and(|limits| limits.get("graceSeconds").is_some_and(|one| !one.is_null()))
+    });
+    if let Some(grace) = grace
+        && !says_itself
+    {
+        limits.grace = grace;
+    }
+}
+
+/// What only the runtime understands, kept as it is.
+fn config(both: Both<'_>, problems: &mut Problems) -> String {
+    const KEY: &str = "config";
+    let Some(holder) = both.holder(KEY, problems) else {
+        return String::new();
+    };
+    let path = holder.path.key(KEY);
+    let Some(value) = holder.get(KEY) else {
+        return String::new();
+    };
+    if Object::of(value, &path, problems).is_none() {
+        return String::new();
+    }
+    let text = value.to_string();
+    if text.len() > MOST_CONFIG_BYTES {
+        let message = format!("has {} bytes, {MOST_CONFIG_BYTES} are allowed", text.len());
+        problems.add(&path, message);
+    }
+    text
 }
 
 fn labels(both: Both<'_>, problems: &mut Problems) -> BTreeMap<String, String> {

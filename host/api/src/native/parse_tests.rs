@@ -383,7 +383,7 @@ fn retries_are_bounded() {
             .retry
             .on
             .len(),
-        7
+        11
     );
     for bad in [0, -1, 101] {
         refused(
@@ -451,13 +451,144 @@ fn documents_are_kept_as_they_are() {
         "/spec/container/command",
         "a list",
     );
-    let valued = json!({"name": "x", "spec": {"container": {"image": "a", "env": [{"name": "A", "valueFrom": {}}]}}});
-    refused(&valued, "/spec/container/env/0/valueFrom", "");
     let pod = json!({"name": "x", "podTemplateSpec": {"spec": {"containers": [{"name": "main"}]}}});
     assert_eq!(spec(&pod).work.kind(), "podTemplateSpec");
     refused(
         &json!({"name": "x", "podTemplateSpec": {}}),
         "/podTemplateSpec/spec/containers",
         "at least one",
+    );
+}
+
+#[test]
+fn a_confinement_is_read_from_both_places() {
+    let body = with(json!({
+        "resources": {"cpu": "1500m", "memory": "64Mi", "pids": 20, "openFiles": 100, "fileSize": "1k"},
+        "user": {"uid": 7, "groups": [8, 9]},
+        "noNewPrivileges": true,
+        "readOnlyPaths": ["/usr"],
+        "spec": {"bestEffort": true},
+    }));
+    let confinement = spec(&body).confinement;
+    assert_eq!(confinement.cpu_millis, Some(1500));
+    assert_eq!(confinement.memory_bytes, Some(64 << 20));
+    assert_eq!(confinement.pids, Some(20));
+    assert_eq!(confinement.open_files, Some(100));
+    assert_eq!(confinement.file_size_bytes, Some(1000));
+    let user = confinement.user.as_ref().unwrap();
+    assert_eq!(
+        (user.uid, user.gid, user.groups.as_slice()),
+        (7, 7, &[8, 9][..])
+    );
+    assert!(confinement.no_new_privileges && confinement.best_effort);
+    assert_eq!(confinement.read_only_paths, ["/usr"]);
+    assert!(spec(&with(json!({}))).confinement.is_empty());
+    for (written, uid, gid) in [(json!(5), 5, 5), (json!("5"), 5, 5), (json!("5:6"), 5, 6)] {
+        let user = spec(&with(json!({"user": written}))).confinement.user;
+        assert_eq!(user.map(|user| (user.uid, user.gid)), Some((uid, gid)));
+    }
+}
+
+#[test]
+fn a_confinement_that_means_nothing_is_refused() {
+    let resources = |value: Value| with(json!({"resources": value}));
+    refused(&resources(json!({"cpu": 0})), "/resources/cpu", "above 0");
+    refused(
+        &resources(json!({"cpu": "many"})),
+        "/resources/cpu",
+        "an amount",
+    );
+    refused(
+        &resources(json!({"cpu": 5000})),
+        "/resources/cpu",
+        "a thousand cores",
+    );
+    refused(
+        &resources(json!({"memory": "5k"})),
+        "/resources/memory",
+        "at least 1Mi",
+    );
+    refused(
+        &resources(json!({"pids": 0})),
+        "/resources/pids",
+        "between 1",
+    );
+    refused(
+        &resources(json!({"gpu": 1})),
+        "/resources/gpu",
+        "no resource that can be limited",
+    );
+    refused(&with(json!({"user": "root"})), "/user", "not looked up");
+    refused(
+        &with(json!({"user": 4_294_967_295_u32})),
+        "/user",
+        "a number",
+    );
+    refused(&with(json!({"user": {"gid": 1}})), "/user/uid", "missing");
+    refused(
+        &with(json!({"noNewPrivileges": "yes"})),
+        "/noNewPrivileges",
+        "true or false",
+    );
+    refused(
+        &with(json!({"readOnlyPaths": ["usr"]})),
+        "/readOnlyPaths/0",
+        "absolute",
+    );
+    refused(
+        &with(json!({"user": 1, "spec": {"user": 2}})),
+        "/user",
+        "contradicts",
+    );
+}
+
+#[test]
+fn what_only_the_runtime_understands_is_kept_as_it_is() {
+    let body = with(json!({"config": {"target": {"pid": 7}}}));
+    assert_eq!(spec(&body).config, r#"{"target":{"pid":7}}"#);
+    refused(&with(json!({"config": "text"})), "/config", "an object");
+    let long = "x".repeat(70_000);
+    refused(
+        &with(json!({"config": {"a": long}})),
+        "/config",
+        "are allowed",
+    );
+}
+
+#[test]
+fn a_pod_says_its_limits_in_its_own_words() {
+    let pod = |limits: Value| {
+        let template = json!({"spec": {"containers": [{"name": "main", "image": "a"}],
+            "activeDeadlineSeconds": 60, "terminationGracePeriodSeconds": 3}});
+        spec(&json!({"name": "x", "podTemplateSpec": template, "limits": limits})).limits
+    };
+    assert_eq!(pod(Value::Null).run, Some(Duration::from_secs(60)));
+    assert_eq!(pod(Value::Null).grace, Duration::from_secs(3));
+    let own = pod(json!({"runSeconds": 5, "graceSeconds": 1}));
+    assert_eq!(
+        (own.run, own.grace),
+        (Some(Duration::from_secs(5)), Duration::from_secs(1))
+    );
+    let valued = json!({"name": "x", "spec": {"container": {"image": "a", "env": [{"name": "A", "valueFrom": {}}]}}});
+    // Its runtime resolves it, or refuses it.
+    assert_eq!(spec(&valued).work.kind(), "container");
+}
+
+#[test]
+fn a_timeout_beside_the_name_counts_and_must_agree() {
+    let run = |body: Value| spec(&with(body)).limits.run;
+    assert_eq!(
+        run(json!({"timeoutSeconds": 6})),
+        Some(Duration::from_secs(6))
+    );
+    refused(
+        &with(json!({"timeoutSeconds": 5, "spec": {"timeoutSeconds": 9}})),
+        "",
+        "contradict each other",
+    );
+    refused(
+        &with(json!({"timeoutSeconds": 0})),
+        "/timeoutSeconds",
+        "1 or more",
     );
 }

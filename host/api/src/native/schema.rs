@@ -29,6 +29,38 @@ pub(crate) struct TaskRequest {
     priority: Option<i32>,
     limits: Option<LimitsRequest>,
     retry: Option<RetryRequest>,
+    resources: Option<ResourcesRequest>,
+    /// As whom it runs: a number, `UID`, `UID:GID`, or an object with `uid`, `gid` and `groups`.
+    #[schema(value_type = Option<Object>, example = "1000:1000")]
+    user: Option<()>,
+    /// Whether nothing it executes gains privileges.
+    no_new_privileges: Option<bool>,
+    /// Absolute paths that it sees read-only.
+    read_only_paths: Option<Vec<String>>,
+    /// Whether what this machine cannot enforce is left out, and told, instead of refused.
+    best_effort: Option<bool>,
+    /// What only its runtime understands; see the runtime's schema in `/plugins`.
+    #[schema(value_type = Option<Object>)]
+    config: Option<()>,
+}
+
+/// What a task may use. Amounts are written as Kubernetes writes them.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(crate) struct ResourcesRequest {
+    /// Cores, of the whole tree.
+    #[schema(value_type = Option<String>, example = "500m")]
+    cpu: Option<()>,
+    /// Bytes, of the whole tree.
+    #[schema(value_type = Option<String>, example = "64Mi")]
+    memory: Option<()>,
+    /// Processes and threads, of the whole tree.
+    pids: Option<i64>,
+    /// Open files, of each process.
+    open_files: Option<i64>,
+    /// Bytes of a file that it writes.
+    #[schema(value_type = Option<String>, example = "1Gi")]
+    file_size: Option<()>,
 }
 
 /// What to run, in the first form.
@@ -122,4 +154,18 @@ pub(crate) struct RetryRequest {
 pub(crate) struct StopRequest {
     /// Between TERM and KILL, instead of the task's own grace.
     grace_seconds: Option<f64>,
+}
+
+/// A command to run inside a task.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase", as = ExecRequest)]
+pub(crate) struct ExecBody {
+    /// The program and its arguments.
+    #[schema(min_items = 1, example = json!(["ls", "/"]))]
+    command: Vec<String>,
+    /// In which container of a pod; its only one where nothing is said.
+    container: Option<String>,
+    /// How long it may take: a minute where nothing is said, an hour at most.
+    #[schema(maximum = 3600)]
+    timeout_seconds: Option<f64>,
 }

@@ -8,12 +8,16 @@
 use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
-use taskwright_model::{Attempt, ExitStatus, Limit, Outcome, Task, TaskState, Timestamp};
+use taskwright_model::{
+    Attempt, ExitStatus, Fault, Limit, Outcome, Part, PartState, Task, TaskState, Timestamp,
+};
 
 const TIMED_OUT: i32 = 137;
 const STOPPED_BEFORE_START: i32 = 143;
 const OUR_FAULT: i32 = 125;
 const KILLED: i32 = 137;
+const OUT_OF_MEMORY: &str = "the kernel ended it for want of memory";
+const NOBODY_SAW: &str = "nobody who could know its end was alive";
 /// The exit code shown for an element of `setTasks` that is no task.
 pub(crate) const NO_TASK: i32 = 128;
 
@@ -55,8 +59,8 @@ pub(crate) enum State<'a> {
 /// Not running yet, or not running at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(crate) struct Waiting {
-    /// `Initialized`.
-    reason: &'static str,
+    /// `Initialized`; for a container of a pod what it waits for, as `ContainerCreating`.
+    reason: Cow<'static, str>,
     /// What it waits for.
     message: String,
 }
@@ -96,7 +100,12 @@ impl<'a> State<'a> {
     pub(crate) fn of(task: &'a Task) -> Self {
         match &task.state {
             TaskState::Pending { not_before } => Self::waiting(pending_message(task, *not_before)),
-            TaskState::Starting { .. } => Self::waiting("it is being started".to_owned()),
+            TaskState::Starting { .. } => {
+                let note = task
+                    .attempt()
+                    .and_then(|attempt| attempt.remarks.note.as_deref());
+                Self::waiting(note.unwrap_or("it is being started").to_owned())
+            }
             TaskState::Running { since } => Self::running(*since),
             TaskState::Stopping { since, .. } => {
                 let begun = task.attempt().map(begin_of);
@@ -105,6 +114,41 @@ impl<'a> State<'a> {
             TaskState::Ended { at, outcome } => {
                 let begun = task.attempt().map(begin_of);
                 Self::Terminated(terminated(task, outcome, begun, Some(*at)))
+            }
+        }
+    }
+
+    /// The state of a part of a task, as one container of a pod.
+    pub(crate) fn of_part(part: &'a Part) -> Self {
+        match &part.state {
+            PartState::Waiting(why) => Self::Waiting(Waiting {
+                reason: why.clone().into(),
+                message: String::new(),
+            }),
+            PartState::Running(since) => Self::running(*since),
+            PartState::Ended {
+                code,
+                out_of_memory,
+                started_at,
+                ended_at,
+            } => {
+                let (reason, message) = match code {
+                    _ if *out_of_memory => ("OOMKilled", OUT_OF_MEMORY.into()),
+                    Some(0) => ("Succeeded", "Task completed successfully".into()),
+                    Some(code) => (
+                        "Failed",
+                        format!("the container ended with exit code {code}").into(),
+                    ),
+                    None => ("Lost", NOBODY_SAW.into()),
+                };
+                Self::Terminated(Terminated {
+                    exit_code: code.unwrap_or(OUR_FAULT),
+                    signal: None,
+                    reason,
+                    message,
+                    started_at: started_at.map(WholeSeconds),
+                    finished_at: Some(WholeSeconds(*ended_at)),
+                })
             }
         }
     }
@@ -123,7 +167,7 @@ impl<'a> State<'a> {
 
     fn waiting(message: String) -> Self {
         Self::Waiting(Waiting {
-            reason: "Initialized",
+            reason: "Initialized".into(),
             message,
         })
     }
@@ -228,10 +272,13 @@ fn tell<'a>(task: &Task, outcome: &'a Outcome) -> Told<'a> {
             format!("the command was ended by signal {signal}").into(),
         ),
         Outcome::OutOfMemory { exit } => (
-            exit.map_or(KILLED, ExitStatus::shell_code),
+            // What was starved need not be what ended: an end in success is none.
+            exit.map(ExitStatus::shell_code)
+                .filter(|code| *code != 0)
+                .unwrap_or(KILLED),
             by_signal(*exit),
             "OOMKilled",
-            "the kernel ended it for want of memory".into(),
+            OUT_OF_MEMORY.into(),
         ),
         Outcome::TimedOut { limit, exit } => (
             TIMED_OUT,
@@ -257,16 +304,29 @@ fn tell<'a>(task: &Task, outcome: &'a Outcome) -> Told<'a> {
             "PluginFault",
             format!("runtime {runtime:?} failed: {message}").into(),
         ),
-        Outcome::Infrastructure { message } => {
-            (OUR_FAULT, None, "Infrastructure", message.as_str().into())
-        }
+        Outcome::Infrastructure { fault, message } => (
+            OUR_FAULT,
+            None,
+            fault_reason(*fault),
+            message.as_str().into(),
+        ),
         Outcome::Lost { message } => {
             let message = match message.as_str() {
-                "" => "nobody who could know its end was alive",
+                "" => NOBODY_SAW,
                 told => told,
             };
             (OUR_FAULT, None, "Lost", message.into())
         }
+    }
+}
+
+fn fault_reason(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Machine => "Infrastructure",
+        Fault::Image => "ImageUnavailable",
+        Fault::ContainerRuntime => "RuntimeUnavailable",
+        Fault::Sandbox => "SandboxLost",
+        Fault::Target => "TargetLost",
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use taskwright_model::{
-    Attempt, AttemptNumber, ExitStatus, Limit, Namespace, Outcome, ProcessSpec, RetryPolicy,
-    RuntimeName, StopReason, Task, TaskId, TaskKey, TaskName, TaskSpec, TaskState, TimeLimits,
-    Timestamp, Work,
+    Attempt, AttemptNumber, Confinement, ExitStatus, Fault, Limit, Namespace, Outcome, ProcessSpec,
+    Remarks, RetryPolicy, RuntimeName, StopReason, Task, TaskId, TaskKey, TaskName, TaskSpec,
+    TaskState, TimeLimits, Timestamp, Work,
 };
 
 use super::dto::{EnvValues, write_task};
@@ -37,6 +37,8 @@ fn task(state: TaskState) -> Task {
             ..TimeLimits::default()
         },
         retry: RetryPolicy::default(),
+        confinement: Confinement::default(),
+        config: String::new(),
     };
     let key = TaskKey {
         namespace: Namespace::native(),
@@ -57,6 +59,7 @@ fn attempt(number: u32, started_at: Option<Timestamp>, outcome: Option<Outcome>)
         outcome,
         process: None,
         strategy_state: [].into(),
+        remarks: Remarks::default(),
     }
 }
 
@@ -178,7 +181,10 @@ fn what_is_not_the_commands_doing_has_a_reason_of_its_own() {
     for (outcome, reason) in [
         (Outcome::Lost { message: message() }, "Lost"),
         (
-            Outcome::Infrastructure { message: message() },
+            Outcome::Infrastructure {
+                fault: Fault::Machine,
+                message: message(),
+            },
             "Infrastructure",
         ),
         (

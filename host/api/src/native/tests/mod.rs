@@ -8,6 +8,7 @@
 mod bodies;
 mod edge;
 mod events;
+mod exec;
 mod listing;
 mod logs;
 mod operation;
