@@ -7,10 +7,14 @@ fn main() {
     // the target directory.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
     let root = Path::new(&here).join("../..");
-    let packages = ["taskwright-plugin-process"];
+    let packages = [
+        "taskwright-plugin-process",
+        "taskwright-plugin-sidecar",
+        "taskwright-plugin-container",
+    ];
     match taskwright_guest_build::build(&root.join("plugins"), &[&root.join("wit")], &packages) {
         Ok(built) => {
-            for (name, guest) in ["PROCESS"].iter().zip(built) {
+            for (name, guest) in ["PROCESS", "SIDECAR", "CONTAINER"].iter().zip(built) {
                 println!(
                     "cargo::rustc-env=BUILTIN_{name}={}",
                     guest.component.display()

@@ -16,8 +16,20 @@ pub(crate) struct Builtin {
 }
 
 /// All of them.
-pub(crate) const ALL: [Builtin; 1] = [Builtin {
-    name: "process",
-    component: include_bytes!(env!("BUILTIN_PROCESS")),
-    grants: &[Capability::Process],
-}];
+pub(crate) const ALL: [Builtin; 3] = [
+    Builtin {
+        name: "process",
+        component: include_bytes!(env!("BUILTIN_PROCESS")),
+        grants: &[Capability::Process],
+    },
+    Builtin {
+        name: "sidecar",
+        component: include_bytes!(env!("BUILTIN_SIDECAR")),
+        grants: &[Capability::Namespace],
+    },
+    Builtin {
+        name: "container",
+        component: include_bytes!(env!("BUILTIN_CONTAINER")),
+        grants: &[Capability::Container],
+    },
+];

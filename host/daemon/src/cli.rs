@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::client::{Client, Server};
 use crate::command::{
-    completion, config, delete, doctor, get, list, logs, plugin, run, serve, set, stop, submit,
-    version, wait,
+    completion, config, delete, doctor, exec, get, list, logs, plugin, run, serve, set, stop,
+    submit, version, wait,
 };
 use crate::env;
 use crate::failure::Advise as _;
@@ -46,6 +46,8 @@ pub(crate) enum Verb {
     Get(get::GetArgs),
     /// Show what a task prints
     Logs(logs::LogsArgs),
+    /// Run a command inside a task that runs in a container; end with its exit code
+    Exec(exec::ExecArgs),
     /// Wait for tasks to end; end with the exit code of the first that failed
     Wait(wait::WaitArgs),
     /// Stop tasks: TERM to the whole tree, then KILL

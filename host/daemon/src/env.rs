@@ -16,6 +16,27 @@ pub(crate) const ENABLE_CONTAINER_MODE: &str = "ENABLE_CONTAINER_MODE";
 /// The container runtime's socket. As the reference executor.
 pub(crate) const CRI_SOCKET: &str = "CRI_SOCKET";
 
+/// As whom commands run inside a main container: `daemon` or `target`.
+pub(crate) const SIDECAR_IDENTITY: &str = "TASKWRIGHT_SIDECAR_IDENTITY";
+/// In whose cgroup they run: `own` or `target`.
+pub(crate) const SIDECAR_CGROUP: &str = "TASKWRIGHT_SIDECAR_CGROUP";
+/// How long a main container is waited for.
+pub(crate) const SIDECAR_WAIT: &str = "TASKWRIGHT_SIDECAR_WAIT";
+/// Further namespaces of a main container that may be entered, separated by commas.
+pub(crate) const SIDECAR_NAMESPACES: &str = "TASKWRIGHT_SIDECAR_NAMESPACES";
+/// Paths of the host that containers may mount, separated by commas.
+pub(crate) const CONTAINER_HOST_PATHS: &str = "TASKWRIGHT_CONTAINER_HOST_PATHS";
+/// Whether containers may use the machine's own network.
+pub(crate) const CONTAINER_HOST_NETWORK: &str = "TASKWRIGHT_CONTAINER_HOST_NETWORK";
+/// Whether containers may have further privileges.
+pub(crate) const CONTAINER_PRIVILEGED: &str = "TASKWRIGHT_CONTAINER_PRIVILEGED";
+/// Under which cgroup containers are put.
+pub(crate) const CONTAINER_CGROUP_PARENT: &str = "TASKWRIGHT_CONTAINER_CGROUP_PARENT";
+/// The runtime handler whose pods have a loopback and no other network.
+pub(crate) const CONTAINER_LOOPBACK_HANDLER: &str = "TASKWRIGHT_CONTAINER_LOOPBACK_HANDLER";
+/// How long a container runtime that is away is waited for.
+pub(crate) const CONTAINER_WAIT: &str = "TASKWRIGHT_CONTAINER_WAIT";
+
 /// The configuration file of `serve`.
 pub(crate) const CONFIG: &str = "TASKWRIGHT_CONFIG";
 /// A Unix socket that the API is served on as well.

@@ -6,7 +6,7 @@
 //! | 1 | `serve` could not start, or `doctor` or `config check` found a problem |
 //! | 2 | the command line is wrong |
 //! | 124 | `run`, `wait`: one of the task's time limits fired |
-//! | 125 | Taskwright failed, not the task: no daemon, no such task, a fault of the machine |
+//! | 125 | Taskwright failed, not the task: no daemon, no such task, a fault of the machine; `exec`: the command was not started, or took too long |
 //! | 126 | `run`, `wait`: the task's program cannot be executed |
 //! | 127 | `run`, `wait`: the task's program was not found |
 //! | 128 + n | `run`, `wait`: signal n ended the task |

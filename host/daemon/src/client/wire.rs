@@ -178,7 +178,10 @@ impl Ending {
         };
         match self.cause.as_str() {
             "exit" | "signal" => own.unwrap_or(Code::OURS),
-            "out-of-memory" => own.unwrap_or(Code::signal(9)),
+            // What was starved need not be what ended: an end in success is none.
+            "out-of-memory" => own
+                .filter(|code| *code != Code::DONE)
+                .unwrap_or(Code::signal(9)),
             "canceled" => own.unwrap_or(Code::CANCELED),
             "timeout" => Code::TIMEOUT,
             // denied, plugin-fault, infrastructure, lost, and what is not known yet.
@@ -234,6 +237,11 @@ mod tests {
     fn a_task_that_ended_by_itself_gives_its_own_code() {
         check(json!({"cause": "exit", "exitCode": 0}), 0, "exit 0");
         check(json!({"cause": "exit", "exitCode": 3}), 3, "exit 3");
+        check(
+            json!({"cause": "out-of-memory", "exitCode": 0}),
+            137,
+            "out-of-memory",
+        );
         check(
             json!({"cause": "exit", "exitCode": 127, "message": "no such program"}),
             127,

@@ -32,6 +32,7 @@ pub(crate) struct DoctorArgs {
 /// Exit code 1 when something fails; what could merely be better does not count.
 pub(crate) async fn carry_out(args: DoctorArgs) -> anyhow::Result<Code> {
     let (mut checks, config) = configuration(&args);
+    let container = config.as_ref().and_then(|config| config.container.clone());
     let data_dir = args.data_dir.or(config.map(|config| config.data_dir));
     if let Some(data_dir) = &data_dir {
         checks.extend(disk::check(data_dir));
@@ -40,6 +41,9 @@ pub(crate) async fn carry_out(args: DoctorArgs) -> anyhow::Result<Code> {
     checks.extend(
         running::supervisor(data_dir.as_deref().unwrap_or(Path::new("/nonexistent"))).await,
     );
+    if let Some(container) = &container {
+        checks.push(running::containers(container).await);
+    }
     checks.push(running::daemon(&args.connect.client()?).await);
     show(args.output, &checks)?;
     let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);

@@ -138,7 +138,8 @@ fn is_final(error: &anyhow::Error) -> bool {
         })
 }
 
-fn show(event: &Event, wanted: Wanted) -> anyhow::Result<()> {
+/// Shows a piece of output.
+pub(crate) fn show(event: &Event, wanted: Wanted) -> anyhow::Result<()> {
     let data: Value = serde_json::from_str(&event.data).context("read a piece of output")?;
     let text = |key| data.get(key).and_then(Value::as_str);
     if let Some(dropped) = data.get("dropped").and_then(Value::as_u64) {

@@ -4,6 +4,7 @@ pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod delete;
 pub(crate) mod doctor;
+pub(crate) mod exec;
 pub(crate) mod follow;
 pub(crate) mod get;
 pub(crate) mod list;
@@ -38,6 +39,7 @@ pub(crate) fn carry_out(verb: Verb) -> anyhow::Result<Code> {
         Verb::List(args) => asking(list::carry_out(args)),
         Verb::Get(args) => asking(get::carry_out(args)),
         Verb::Logs(args) => asking(logs::carry_out(args)),
+        Verb::Exec(args) => asking(exec::carry_out(args)),
         Verb::Wait(args) => asking(wait::carry_out(args)),
         Verb::Stop(args) => asking(stop::carry_out(args)),
         Verb::Delete(args) => asking(delete::carry_out(args)),

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use taskwright_capability::ProcessHost as _;
+use taskwright_capability::process::Enforceable;
 use taskwright_supervisor::{SupervisorClient, SupervisorConfig, SupervisorStatus};
 
 use super::Check;
 use crate::client::Client;
+use crate::serve::containers;
+use crate::settings::config::ContainerConfig;
 use crate::versions::PRODUCT;
 
 const DAEMON: &str = "daemon";
@@ -61,7 +65,9 @@ pub(crate) async fn supervisor(data_dir: &Path) -> Vec<Check> {
     let state = data_dir.join(".taskwright/supervisor");
     if UnixStream::connect(state.join("sock")).is_ok() {
         return match ask(state, false).await {
-            Ok(status) => vec![of_running(&status), trees(&status)],
+            Ok((status, enforceable)) => {
+                vec![of_running(&status), trees(&status), limits(&enforceable)]
+            }
             Err(message) => vec![Check::warn(
                 SUPERVISOR,
                 format!("it does not answer: {message}"),
@@ -77,7 +83,7 @@ pub(crate) async fn supervisor(data_dir: &Path) -> Vec<Check> {
     };
     let _ = std::fs::remove_dir_all(&folder);
     match asked {
-        Ok(status) => vec![none, trees(&status)],
+        Ok((status, enforceable)) => vec![none, trees(&status), limits(&enforceable)],
         Err(message) => vec![Check::fail(
             SUPERVISOR,
             format!("it cannot be started: {message}"),
@@ -86,8 +92,9 @@ pub(crate) async fn supervisor(data_dir: &Path) -> Vec<Check> {
     }
 }
 
-/// Asks a supervisor for its status; one of our own is ended after that.
-async fn ask(state: PathBuf, ours: bool) -> Result<SupervisorStatus, String> {
+/// Asks a supervisor for its status and for what it can enforce; one of our own is ended after
+/// that.
+async fn ask(state: PathBuf, ours: bool) -> Result<(SupervisorStatus, Enforceable), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut config = SupervisorConfig::new(state, program);
     config.patience = PATIENCE;
@@ -95,13 +102,68 @@ async fn ask(state: PathBuf, ours: bool) -> Result<SupervisorStatus, String> {
     let (client, _reports) =
         connected.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
     let status = client.status().await.map_err(|error| error.to_string());
+    let enforceable = client
+        .enforceable()
+        .await
+        .map_err(|error| error.to_string());
     if ours {
         client
             .shutdown_if_idle()
             .await
             .map_err(|error| error.to_string())?;
     }
-    status
+    Ok((status?, enforceable?))
+}
+
+fn limits(enforceable: &Enforceable) -> Check {
+    const SUBJECT: &str = "limits";
+    let can = enforceable.iter().filter_map(|(restriction, how)| {
+        let by = how.as_ref().ok()?;
+        Some(format!("{} by {}", restriction.as_str(), by.as_str()))
+    });
+    let cannot = enforceable.iter().filter_map(|(restriction, how)| {
+        let why = how.as_ref().err()?;
+        Some(format!("{}: {why}", restriction.as_str()))
+    });
+    let (can, cannot): (Vec<_>, Vec<_>) = (can.collect(), cannot.collect());
+    let enforced = format!("enforces {}", can.join(", "));
+    if cannot.is_empty() {
+        return Check::ok(SUBJECT, enforced);
+    }
+    Check::warn(
+        SUBJECT,
+        format!("{enforced}; not {}", cannot.join("; ")),
+        "tasks that ask for what is missing are refused unless they say `bestEffort`; run the \
+         daemon as root, with a cgroup it may write (systemd: Delegate=yes)",
+    )
+}
+
+/// The container runtime, in container mode.
+pub(crate) async fn containers(config: &ContainerConfig) -> Check {
+    const SUBJECT: &str = "containers";
+    match containers::look(&config.socket).await {
+        Ok(status) => {
+            let events = if status.events {
+                "tells ends as events"
+            } else {
+                "is asked for ends"
+            };
+            let found = format!("{} {}, {events}", status.name, status.version);
+            match status.network {
+                Ok(()) => Check::ok(SUBJECT, found),
+                Err(why) => Check::warn(
+                    SUBJECT,
+                    format!("{found}; pods get no network: {why}"),
+                    "give the runtime a CNI configuration, or have tasks say another `network`",
+                ),
+            }
+        }
+        Err(error) => Check::fail(
+            SUBJECT,
+            error.to_string(),
+            "start the container runtime, or name its socket by --cri-socket",
+        ),
+    }
 }
 
 fn of_running(status: &SupervisorStatus) -> Check {

@@ -10,10 +10,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use taskwright_api::{
     ApiLimits, ApiState, AuthConfig, Drained, Listener, Room, ServeLimits, Token, VersionInfo,
 };
-use taskwright_capability::Grants;
+use taskwright_capability::{Capability, ContainerHost, Grants};
 use taskwright_control::port::{Clock as _, Recovered, Strategies};
 use taskwright_control::{Control, Parts, Running};
-use taskwright_engine::{Engine, EngineConfig, Host, PluginSource, Runtimes};
+use taskwright_cri::CriHost;
+use taskwright_engine::{Containers, Engine, EngineConfig, Host, PluginSource, Runtimes};
 use taskwright_model::{Namespace, RuntimeName};
 use taskwright_store::{Options, SqliteFeedHistory, SqliteJournal, Store};
 use taskwright_supervisor::{OutputReader, SupervisorClient, SupervisorConfig};
@@ -23,14 +24,17 @@ use tokio_util::sync::CancellationToken;
 use super::boot::Boot;
 use super::clock::RealClock;
 use super::compile::ChildCompiler;
+use super::containers::{self, Remembered};
 use super::data_dir::DataDir;
 use super::default_runtime::CommandsTo;
+use super::execs::ContainerExecs;
 use super::listen::{Bound, SocketFile};
 use super::outputs::TaskOutputs;
 use super::places::Places;
-use super::units::{SupervisedUnits, report};
+use super::units::{TaskUnits, report};
+use crate::builtin::{self, Builtin};
 use crate::settings::Config;
-use crate::{builtin, task_env, versions};
+use crate::{task_env, versions};
 
 /// The bytes of large bodies and answers in memory at a time: those of so many largest bodies,
 /// and no less than so many bytes.
@@ -88,24 +92,39 @@ impl Daemon {
         let (journal, history, recovered) = store?;
         let engine = engine?;
 
-        let (supervisor, mut reports) =
-            start_supervisor(config, &data_dir, open_files.before).await?;
+        let (supervisor, reports) = start_supervisor(config, &data_dir, open_files.before).await?;
         let reader =
             Arc::new(OutputReader::open(data_dir.root()).context("open the data directory")?);
-        let units = Arc::new(SupervisedUnits::new(
+        let container = match &config.container {
+            Some(wanted) => Some(containers::connect(wanted, config.output_cap, &data_dir)?),
+            None => None,
+        };
+        let (cri, container_reports) = container.unzip();
+        let units = Arc::new(TaskUnits::new(
             supervisor.clone(),
+            cri.clone().map(|host| host as Arc<dyn ContainerHost>),
             reader.clone(),
             places.clone(),
         ));
-        let runtimes = load_plugins(engine, config, &units, &places).await?;
+        let hosts = Hosts {
+            supervisor: supervisor.clone(),
+            containers: cri.clone(),
+            units: units.clone(),
+        };
+        let runtimes = load_plugins(engine, config, &hosts, &places).await?;
+        let live = containers::live(&recovered.tasks, &units);
 
         let parts = Parts {
             journal,
             history: Arc::new(history),
             strategies: strategies(config, runtimes.clone())?,
-            units,
+            units: units.clone(),
             plugins: runtimes,
             outputs: Arc::new(TaskOutputs::new(reader, places)),
+            execs: Arc::new(ContainerExecs {
+                host: cri.clone().map(|host| host as Arc<dyn ContainerHost>),
+                units: units.clone(),
+            }),
             clock: Arc::new(RealClock),
         };
         let mut running = taskwright_control::start(parts, recovered, loop_config(config, &boot))
@@ -132,12 +151,17 @@ impl Daemon {
                 shutdown.cancel();
             }
         });
-        let control = running.control.clone();
-        helpers.spawn(async move {
-            while let Some(ended) = reports.recv().await {
-                control.report(report(ended));
-            }
-        });
+        for mut reports in [Some(reports), container_reports].into_iter().flatten() {
+            let control = running.control.clone();
+            helpers.spawn(async move {
+                while let Some(ended) = reports.recv().await {
+                    control.report(report(ended));
+                }
+            });
+        }
+        if let Some(host) = cri {
+            helpers.spawn(containers::sweep(host, units, live));
+        }
         let api = ApiState {
             control: running.control.clone(),
             auth: AuthConfig::with_tokens(tokens(config)?),
@@ -248,26 +272,50 @@ async fn start_supervisor(
         .context("start the supervisor")
 }
 
+/// Who carries out what plugins ask for.
+struct Hosts {
+    supervisor: Arc<SupervisorClient>,
+    containers: Option<Arc<CriHost>>,
+    units: Arc<TaskUnits>,
+}
+
 async fn load_plugins(
     engine: Engine,
     config: &Config,
-    units: &Arc<SupervisedUnits>,
+    hosts: &Hosts,
     places: &Places,
 ) -> anyhow::Result<Arc<Runtimes>> {
     let (tasks, scratch) = (places.clone(), places.clone());
+    let container = hosts.containers.clone().zip(config.container.as_ref());
     let host = Host {
-        process: units.clone(),
+        units: hosts.units.clone(),
+        process: hosts.units.clone(),
+        namespace: hosts.supervisor.clone(),
+        container: container.map(|(host, allowed)| Containers {
+            host: Arc::new(Remembered {
+                host,
+                units: hosts.units.clone(),
+            }),
+            host_paths: allowed.host_paths.clone(),
+            host_network: allowed.host_network,
+            loopback: allowed.loopback_handler.is_some(),
+            privileged: allowed.privileged,
+        }),
         base_env: task_env::base(std::env::vars_os(), &config.task_env),
         task_directory: Box::new(move |key| tasks.task(key)),
         scratch_directory: Box::new(move |task| scratch.scratch(task)),
     };
     let runtimes = Runtimes::new(engine, Arc::new(ChildCompiler), host);
     for plugin in builtin::ALL {
+        // Without container mode its tasks are refused where no runtime takes them.
+        if plugin.grants.contains(&Capability::Container) && config.container.is_none() {
+            continue;
+        }
         let source = PluginSource {
             name: plugin.name.to_owned(),
             origin: "built-in".to_owned(),
             component: plugin.component.into(),
-            grants: Grants::of(plugin.grants),
+            grants: grants(plugin, config),
         };
         runtimes
             .load(source)
@@ -277,8 +325,40 @@ async fn load_plugins(
     Ok(Arc::new(runtimes))
 }
 
-/// With sidecar mode a command belongs into the main container: as long as no plugin can do
-/// that, it is refused, not run somewhere else.
+/// What a built-in plugin is lent and told.
+fn grants(plugin: Builtin, config: &Config) -> Grants {
+    let mut grants = Grants::of(plugin.grants);
+    let mut tell = |key: &str, value: String| {
+        grants.settings.insert(key.to_owned(), value);
+    };
+    match plugin.name {
+        "sidecar" => {
+            let sidecar = &config.sidecar_runtime;
+            tell("main-container-name", sidecar.main_container.clone());
+            tell("identity", sidecar.identity.clone());
+            tell("cgroup", sidecar.cgroup.clone());
+            tell(
+                "target-wait-seconds",
+                sidecar.wait.as_secs_f64().to_string(),
+            );
+            for namespace in &sidecar.namespaces {
+                grants.capabilities.insert(match namespace.as_str() {
+                    "user" => Capability::UserNamespace,
+                    _ => Capability::CgroupNamespace,
+                });
+            }
+        }
+        "container" => {
+            if let Some(container) = &config.container {
+                tell("runtime-wait", container.wait.as_secs().to_string());
+            }
+        }
+        _ => {}
+    }
+    grants
+}
+
+/// With sidecar mode a command belongs into the main container, unless it names a runtime.
 fn strategies(config: &Config, runtimes: Arc<Runtimes>) -> anyhow::Result<Arc<dyn Strategies>> {
     if !config.sidecar {
         return Ok(runtimes);

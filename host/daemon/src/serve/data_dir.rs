@@ -7,6 +7,8 @@
 //!     store.db, lock, ...        the store
 //!     supervisor/                the supervisor's log and socket
 //!     cache/                     compiled plugins
+//!     containers/                logs and empty directories of containers that run
+//!     instance                   by which this daemon knows its containers
 //!     boot-id                    which boot of the machine saw us last
 //! ```
 
@@ -60,6 +62,29 @@ impl DataDir {
     /// The supervisor's log and socket.
     pub(crate) fn supervisor(&self) -> PathBuf {
         self.own().join("supervisor")
+    }
+
+    /// Logs and empty directories of containers that run.
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.own().join("containers")
+    }
+
+    /// By which this daemon knows its containers among those of others: made once, kept for ever.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub(crate) fn instance(&self) -> anyhow::Result<String> {
+        let path = self.own().join("instance");
+        let known = std::fs::read_to_string(&path).unwrap_or_default();
+        if uuid::Uuid::parse_str(known.trim()).is_ok() {
+            return Ok(known.trim().to_owned());
+        }
+        let fresh = uuid::Uuid::now_v7().to_string();
+        let new = path.with_extension("new");
+        std::fs::write(&new, &fresh)
+            .and_then(|()| std::fs::rename(&new, &path))
+            .with_context(|| format!("write {}", path.display()))?;
+        Ok(fresh)
     }
 
     /// Which boot of the machine saw us last.

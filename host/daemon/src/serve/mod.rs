@@ -15,8 +15,10 @@ pub(crate) mod assemble;
 pub(crate) mod boot;
 pub(crate) mod clock;
 pub(crate) mod compile;
+pub(crate) mod containers;
 pub(crate) mod data_dir;
 mod default_runtime;
+mod execs;
 pub(crate) mod listen;
 pub(crate) mod local;
 pub(crate) mod metrics;
@@ -25,6 +27,7 @@ pub(crate) mod places;
 mod port_holder;
 pub(crate) mod systemd;
 pub(crate) mod telemetry;
+mod under_way;
 pub(crate) mod units;
 
 use anyhow::Context as _;

@@ -1,9 +1,11 @@
-//! The supervisor's client as the ports of the loop and of the engine.
+//! What runs for tasks, as the ports of the loop and of the engine: process trees of the
+//! supervisor and containers of the machine's container runtime.
 //!
-//! The loop speaks of attempts, the supervisor of units. Which units an attempt has is
-//! remembered here as they are started, so that releasing one never asks for a list of all.
+//! The loop speaks of attempts, the hosts of units. Which units an attempt has is remembered
+//! here as they are started, so that releasing one never asks for a list of all, and a task
+//! that never had a container never asks the container runtime.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,35 +13,49 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use taskwright_capability::process::Enforceable;
 use taskwright_capability::{
-    ProcessHost, SpawnError, SpawnRequest, Spawned, StopError, UnitEnd, UnitEvent, UnitState,
+    ContainerHost, ProcessHost, SpawnError, SpawnRequest, Spawned, StopError, UnitEnd, UnitEvent,
+    UnitHost, UnitState,
 };
 use taskwright_control::port::{KnownUnit, UnitEnded, UnitReport, Units};
-use taskwright_model::{AttemptNumber, Task, TaskId, Timestamp, UnitKey, UnitName};
+use taskwright_model::{AttemptNumber, Task, TaskId, Timestamp, UnitKey, UnitName, Work};
 use taskwright_supervisor::OutputReader;
 
 use super::places::Places;
+use super::under_way::UnderWay;
 
-/// Units by attempt, over the supervisor's client.
-pub(crate) struct SupervisedUnits {
-    host: Arc<dyn ProcessHost>,
+/// Everything that runs for tasks.
+pub(crate) struct TaskUnits {
+    processes: Arc<dyn ProcessHost>,
+    containers: Option<Arc<dyn ContainerHost>>,
     reader: Arc<OutputReader>,
     places: Places,
     known: Mutex<HashMap<TaskId, Vec<(AttemptNumber, UnitName)>>>,
+    /// Attempts that have, or may have, something at the container runtime.
+    contained: Mutex<HashSet<(TaskId, AttemptNumber)>>,
+    /// Attempts for which nothing more is begun at the container runtime: they are over.
+    closed: Mutex<HashSet<(TaskId, AttemptNumber)>>,
+    under_way: UnderWay,
 }
 
-impl SupervisedUnits {
-    /// Units of `host`, whose output is below `reader`'s directory.
+impl TaskUnits {
+    /// Units of these hosts, whose output is below `reader`'s directory.
     pub(crate) fn new(
-        host: Arc<dyn ProcessHost>,
+        processes: Arc<dyn ProcessHost>,
+        containers: Option<Arc<dyn ContainerHost>>,
         reader: Arc<OutputReader>,
         places: Places,
     ) -> Self {
         Self {
-            host,
+            processes,
+            containers,
             reader,
             places,
             known: Mutex::default(),
+            contained: Mutex::default(),
+            closed: Mutex::default(),
+            under_way: UnderWay::default(),
         }
     }
 
@@ -50,6 +66,32 @@ impl SupervisedUnits {
         if !units.contains(&unit) {
             units.push(unit);
         }
+    }
+
+    /// Notes that an attempt has something at the container runtime.
+    pub(crate) fn remember_container(&self, task: TaskId, attempt: AttemptNumber) {
+        self.contained.lock().insert((task, attempt));
+    }
+
+    /// What is being done at the container runtime.
+    pub(crate) fn under_way(&self) -> &UnderWay {
+        &self.under_way
+    }
+
+    /// Whether something may be begun at the container runtime for an attempt.
+    pub(crate) fn may_have_containers(&self, task: TaskId, attempt: AttemptNumber) -> bool {
+        let attempt = (task, attempt);
+        self.contained.lock().contains(&attempt) && !self.closed.lock().contains(&attempt)
+    }
+
+    /// Whether an attempt has something at the container runtime.
+    pub(crate) fn has_containers(&self, task: TaskId, attempt: AttemptNumber) -> bool {
+        self.contained.lock().contains(&(task, attempt))
+    }
+
+    /// The attempts that have something at the container runtime.
+    pub(crate) fn contained(&self) -> Vec<(TaskId, AttemptNumber)> {
+        self.contained.lock().iter().copied().collect()
     }
 
     fn forget(&self, task: TaskId, attempt: AttemptNumber) {
@@ -75,13 +117,38 @@ impl SupervisedUnits {
             })
             .collect()
     }
+
+    /// The container runtime, if this attempt has something there.
+    fn containers_of(
+        &self,
+        task: TaskId,
+        attempt: AttemptNumber,
+    ) -> Option<&Arc<dyn ContainerHost>> {
+        let contained = self.contained.lock().contains(&(task, attempt));
+        self.containers.as_ref().filter(|_| contained)
+    }
+
+    /// The container runtime, if this unit is one of its containers.
+    fn container(&self, unit: &UnitKey) -> Option<&Arc<dyn ContainerHost>> {
+        let is_process = self.units_of(unit.task, unit.attempt).contains(unit);
+        self.containers_of(unit.task, unit.attempt)
+            .filter(|_| !is_process)
+    }
 }
 
-impl Units for SupervisedUnits {
+impl Units for TaskUnits {
     fn terminate(&self, task: TaskId, attempt: AttemptNumber) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             for unit in self.units_of(task, attempt) {
-                self.host.stop(unit, Duration::ZERO).await.map_err(told)?;
+                self.processes
+                    .stop(unit, Duration::ZERO)
+                    .await
+                    .map_err(told)?;
+            }
+            if let Some(containers) = self.containers_of(task, attempt) {
+                self.closed.lock().insert((task, attempt));
+                self.under_way.settled(task, Some(attempt)).await?;
+                containers.terminate(task, attempt).await.map_err(told)?;
             }
             Ok(())
         })
@@ -90,17 +157,37 @@ impl Units for SupervisedUnits {
     fn release(&self, task: TaskId, attempt: AttemptNumber) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             for unit in self.units_of(task, attempt) {
-                self.host.release(unit).await.map_err(told)?;
+                self.processes.release(unit).await.map_err(told)?;
             }
             self.forget(task, attempt);
+            if let Some(containers) = self.containers_of(task, attempt) {
+                self.closed.lock().insert((task, attempt));
+                self.under_way.settled(task, Some(attempt)).await?;
+                containers.release(task, attempt).await.map_err(told)?;
+                self.contained.lock().remove(&(task, attempt));
+                self.closed.lock().remove(&(task, attempt));
+            }
             Ok(())
         })
     }
 
     fn remove(&self, task: Arc<Task>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
-            self.host.purge(task.id).await.map_err(told)?;
+            self.processes.purge(task.id).await.map_err(told)?;
             self.known.lock().remove(&task.id);
+            let had = self.contained.lock().iter().any(|(id, _)| *id == task.id);
+            let may_have_had = matches!(task.spec.work, Work::Document { .. });
+            if let Some(containers) = self.containers.as_ref().filter(|_| had || may_have_had) {
+                let attempts = task
+                    .attempts
+                    .iter()
+                    .map(|attempt| (task.id, attempt.number));
+                self.closed.lock().extend(attempts);
+                self.under_way.settled(task.id, None).await?;
+                containers.purge(task.id).await.map_err(told)?;
+                self.contained.lock().retain(|(id, _)| *id != task.id);
+                self.closed.lock().retain(|(id, _)| *id != task.id);
+            }
             let reader = self.reader.clone();
             let directory = self.places.below_data_dir(&task.key);
             let scratch = self.places.scratch(task.id);
@@ -116,12 +203,26 @@ impl Units for SupervisedUnits {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<KnownUnit>, String>> {
         Box::pin(async move {
-            let units = self.host.list().await.map_err(told)?;
-            let known = units.into_iter().map(|(key, state)| {
-                self.remember(&key);
-                known_unit(key, state)
-            });
-            Ok(known.collect())
+            let units = self.processes.list().await.map_err(told)?;
+            let mut known: Vec<KnownUnit> = units
+                .into_iter()
+                .map(|(key, state)| {
+                    self.remember(&key);
+                    known_unit(key, state)
+                })
+                .collect();
+            if let Some(containers) = &self.containers {
+                match containers.list().await {
+                    Ok(units) => known.extend(units.into_iter().map(|(key, state)| {
+                        self.remember_container(key.task, key.attempt);
+                        known_unit(key, state)
+                    })),
+                    // Tasks that are no containers go on without it; the strategies of those that
+                    // are ask until it is back.
+                    Err(error) => tracing::warn!(%error, "containers could not be looked for"),
+                }
+            }
+            Ok(known)
         })
     }
 
@@ -135,36 +236,57 @@ impl Units for SupervisedUnits {
     }
 }
 
-/// The same host for the engine: what a plugin starts is remembered before it is started, so
-/// that an answer that was lost on the way leaves no unit behind that nobody knows.
-impl ProcessHost for SupervisedUnits {
-    fn spawn(&self, request: SpawnRequest) -> BoxFuture<'_, Result<Spawned, SpawnError>> {
-        self.remember(&request.unit);
-        self.host.spawn(request)
-    }
-
+impl UnitHost for TaskUnits {
     fn stop(&self, unit: UnitKey, grace: Duration) -> BoxFuture<'_, Result<(), StopError>> {
-        self.host.stop(unit, grace)
+        match self.container(&unit) {
+            Some(containers) => containers.stop(unit, grace),
+            None => self.processes.stop(unit, grace),
+        }
     }
 
     fn signal(&self, unit: UnitKey, signal: i32) -> BoxFuture<'_, Result<(), StopError>> {
-        self.host.signal(unit, signal)
+        if self.container(&unit).is_some() {
+            let detail = "a container takes no signals but its stop".to_owned();
+            return Box::pin(async { Err(StopError::Unavailable { detail }) });
+        }
+        self.processes.signal(unit, signal)
+    }
+}
+
+/// The same host for the engine: what a plugin starts is remembered before it is started, so
+/// that an answer that was lost on the way leaves no unit behind that nobody knows.
+impl ProcessHost for TaskUnits {
+    fn spawn(&self, request: SpawnRequest) -> BoxFuture<'_, Result<Spawned, SpawnError>> {
+        self.remember(&request.unit);
+        self.processes.spawn(request)
+    }
+
+    fn stop(&self, unit: UnitKey, grace: Duration) -> BoxFuture<'_, Result<(), StopError>> {
+        self.processes.stop(unit, grace)
+    }
+
+    fn signal(&self, unit: UnitKey, signal: i32) -> BoxFuture<'_, Result<(), StopError>> {
+        self.processes.signal(unit, signal)
     }
 
     fn inspect(&self, unit: UnitKey) -> BoxFuture<'_, Result<Option<UnitState>, StopError>> {
-        self.host.inspect(unit)
+        self.processes.inspect(unit)
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<(UnitKey, UnitState)>, StopError>> {
-        self.host.list()
+        self.processes.list()
     }
 
     fn release(&self, unit: UnitKey) -> BoxFuture<'_, Result<(), StopError>> {
-        self.host.release(unit)
+        self.processes.release(unit)
     }
 
     fn purge(&self, task: TaskId) -> BoxFuture<'_, Result<(), StopError>> {
-        self.host.purge(task)
+        self.processes.purge(task)
+    }
+
+    fn enforceable(&self) -> BoxFuture<'_, Result<Enforceable, StopError>> {
+        self.processes.enforceable()
     }
 }
 

@@ -36,12 +36,50 @@ pub(crate) struct Config {
     pub(crate) task_env: Vec<String>,
     /// Whether commands belong into the main container.
     pub(crate) sidecar: bool,
+    /// What the sidecar runtime is told and lent.
+    pub(crate) sidecar_runtime: SidecarConfig,
+    /// Containers; `None`: not in container mode.
+    pub(crate) container: Option<ContainerConfig>,
     /// What is logged.
     pub(crate) log_level: String,
     /// How log lines look.
     pub(crate) log_format: LogFormat,
     /// What was asked for and is not there: told once at start.
     pub(crate) notes: Vec<String>,
+}
+
+/// What the sidecar runtime is told and lent.
+#[derive(Clone, Debug)]
+pub(crate) struct SidecarConfig {
+    /// The main container's name.
+    pub(crate) main_container: String,
+    /// `daemon` or `target`.
+    pub(crate) identity: String,
+    /// `own` or `target`.
+    pub(crate) cgroup: String,
+    /// How long a main container is waited for.
+    pub(crate) wait: Duration,
+    /// Further namespaces that may be entered: `user`, `cgroup`.
+    pub(crate) namespaces: Vec<String>,
+}
+
+/// Where containers come from, and what they are allowed.
+#[derive(Clone, Debug)]
+pub(crate) struct ContainerConfig {
+    /// The runtime's socket.
+    pub(crate) socket: PathBuf,
+    /// How long a runtime that is away is waited for.
+    pub(crate) wait: Duration,
+    /// Under which cgroup they are put, if not where the runtime puts them.
+    pub(crate) cgroup_parent: Option<String>,
+    /// The runtime's handler without a network.
+    pub(crate) loopback_handler: Option<String>,
+    /// Paths of this machine that may be mounted.
+    pub(crate) host_paths: Vec<PathBuf>,
+    /// Whether they may use the machine's own network.
+    pub(crate) host_network: bool,
+    /// Whether they may have further privileges.
+    pub(crate) privileged: bool,
 }
 
 /// How log lines look.
@@ -88,6 +126,14 @@ impl Config {
             tokens,
             task_env: settings.list("tasks.env")?,
             sidecar: settings.switch("sidecar.enabled")?,
+            sidecar_runtime: SidecarConfig {
+                main_container: settings.text("sidecar.main-container-name")?,
+                identity: settings.text("sidecar.identity")?,
+                cgroup: settings.text("sidecar.cgroup")?,
+                wait: settings.duration("sidecar.wait")?,
+                namespaces: settings.list("sidecar.namespaces")?,
+            },
+            container: settings.container()?,
             log_level: settings.text("log.level")?,
             log_format: match settings.text("log.format")?.as_str() {
                 "json" => LogFormat::Json,
@@ -108,19 +154,31 @@ fn listen_address(text: &str) -> Option<String> {
 }
 
 impl Settings {
+    fn container(&self) -> anyhow::Result<Option<ContainerConfig>> {
+        if !self.switch("container.enabled")? {
+            return Ok(None);
+        }
+        let paths = self.list("container.host-paths")?;
+        Ok(Some(ContainerConfig {
+            socket: self
+                .path("container.cri-socket")?
+                .context("container.cri-socket is not set")?,
+            wait: self.duration("container.wait")?,
+            cgroup_parent: Some(self.text("container.cgroup-parent")?)
+                .filter(|path| !path.is_empty()),
+            loopback_handler: match self.value("container.loopback-handler") {
+                Some(Value::Text(text)) if !text.is_empty() => Some(text.clone()),
+                _ => None,
+            },
+            host_paths: paths.into_iter().map(PathBuf::from).collect(),
+            host_network: self.switch("container.host-network")?,
+            privileged: self.switch("container.privileged")?,
+        }))
+    }
+
     /// What was asked for and has no effect, or not yet.
     fn notes(&self) -> anyhow::Result<Vec<String>> {
         let mut notes = Vec::new();
-        for (key, mode) in [
-            ("sidecar.enabled", "sidecar"),
-            ("container.enabled", "container"),
-        ] {
-            if self.switch(key)? {
-                notes.push(format!(
-                    "{mode} mode was asked for and is not in this version: tasks of that mode are refused"
-                ));
-            }
-        }
         for key in [
             "reconcile-interval",
             "log.dir",
@@ -232,13 +290,26 @@ mod tests {
     }
 
     #[test]
-    fn modes_that_are_not_there_are_told() {
-        let config = config(&[
-            ("enable-sidecar-mode", "true"),
-            ("reconcile-interval", "1s"),
-        ])
-        .unwrap();
-        assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
+    fn what_has_no_effect_is_told() {
+        let config = config(&[("reconcile-interval", "1s")]).unwrap();
+        assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
+    }
+
+    #[test]
+    fn modes_are_off_and_careful_until_somebody_says_otherwise() {
+        let plain = config(&[]).unwrap();
+        assert!(!plain.sidecar && plain.container.is_none());
+        assert_eq!(plain.sidecar_runtime.main_container, "main");
+        let container = config(&[
+            ("enable-container-mode", "true"),
+            ("cri-socket", "/run/x.sock"),
+        ]);
+        let container = container.unwrap().container.unwrap();
+        assert_eq!(container.socket, Path::new("/run/x.sock"));
+        assert!(!container.host_network && !container.privileged);
+        assert!(config(&[("sidecar-identity", "root")]).is_err());
+        assert!(config(&[("container-host-paths", "relative")]).is_err());
+        assert!(config(&[("sidecar-namespaces", "time")]).is_err());
     }
 
     #[test]

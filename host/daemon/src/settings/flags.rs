@@ -79,7 +79,7 @@ fn argument(setting: &'static Setting) -> Arg {
         })
         .allow_hyphen_values(true);
     match setting.kind {
-        Kind::Variables => argument.action(ArgAction::Append),
+        kind if kind.is_list() => argument.action(ArgAction::Append),
         // As Go's flags: alone it means true, and a value is attached by `=`.
         Kind::Switch => argument
             .action(ArgAction::Set)

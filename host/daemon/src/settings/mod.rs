@@ -169,7 +169,7 @@ fn variable_of(setting: &Setting, sources: &Sources<'_>) -> Option<(&'static str
 }
 
 fn words_of_variable(kind: Kind, text: &str) -> Vec<String> {
-    if kind == Kind::Variables {
+    if kind.is_list() {
         text.split(',').map(str::to_owned).collect()
     } else {
         vec![text.to_owned()]

@@ -46,8 +46,8 @@ pub(crate) enum Kind {
     Text,
     /// `ADDRESS:PORT`, or `none`.
     Address,
-    /// `text` or `json`.
-    LogFormat,
+    /// One of these words, with `|` between them.
+    Choice(&'static str),
     /// `true` or `false`.
     Switch,
     /// A whole number above 0.
@@ -60,12 +60,16 @@ pub(crate) enum Kind {
     Path,
     /// `NAME` or `NAME=VALUE`, any number of them.
     Variables,
+    /// Absolute paths, any number of them.
+    Paths,
+    /// Some of these words, with `|` between them.
+    Choices(&'static str),
 }
 
 /// A value that was parsed as its kind asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// Text, address, log format.
+    /// Text, address, choice.
     Text(String),
     /// Switch.
     Switch(bool),
@@ -75,22 +79,27 @@ pub(crate) enum Value {
     Duration(Duration),
     /// Path.
     Path(PathBuf),
-    /// Variables.
+    /// Variables, paths, choices.
     List(Vec<String>),
 }
 
 impl Kind {
+    /// Whether its value is a list.
+    pub(crate) fn is_list(self) -> bool {
+        matches!(self, Self::Variables | Self::Paths | Self::Choices(_))
+    }
+
     /// What stands for the value in help texts.
     pub(crate) fn placeholder(self) -> &'static str {
         match self {
             Self::Text => "TEXT",
             Self::Address => "ADDRESS:PORT",
-            Self::LogFormat => "text|json",
+            Self::Choice(words) | Self::Choices(words) => words,
             Self::Switch => "true|false",
             Self::Count => "N",
             Self::Bytes => "BYTES",
             Self::Duration => "DURATION",
-            Self::Path => "PATH",
+            Self::Path | Self::Paths => "PATH",
             Self::Variables => "NAME[=VALUE]",
         }
     }
@@ -100,8 +109,16 @@ impl Kind {
     /// # Errors
     /// A sentence that says what is allowed.
     pub(crate) fn parse(self, words: &[String]) -> Result<Value, String> {
-        if self == Self::Variables {
-            return parse_variables(words).map(Value::List);
+        match self {
+            Self::Variables => return parse_variables(words).map(Value::List),
+            Self::Paths => return parse_paths(words).map(Value::List),
+            Self::Choices(all) => {
+                for word in words {
+                    one_of(all, word)?;
+                }
+                return Ok(Value::List(words.to_vec()));
+            }
+            _ => {}
         }
         let [word] = words else {
             return Err("one value is wanted, not a list".to_owned());
@@ -110,10 +127,7 @@ impl Kind {
             Self::Text => Ok(Value::Text(word.clone())),
             Self::Address if word == "none" || word.contains(':') => Ok(Value::Text(word.clone())),
             Self::Address => Err(format!("{word:?} is not ADDRESS:PORT, as 127.0.0.1:5758")),
-            Self::LogFormat => match word.as_str() {
-                "text" | "json" => Ok(Value::Text(word.clone())),
-                _ => Err(format!("{word:?} is not a log format: write text or json")),
-            },
+            Self::Choice(all) => one_of(all, word).map(|()| Value::Text(word.clone())),
             Self::Switch => parse_switch(word).map(Value::Switch),
             Self::Count => match word.parse::<u64>() {
                 Ok(number) if number > 0 => Ok(Value::Number(number)),
@@ -123,9 +137,25 @@ impl Kind {
             Self::Duration => parse_duration(word).map(Value::Duration),
             Self::Path if word.is_empty() => Err("a path must not be empty".to_owned()),
             Self::Path => Ok(Value::Path(word.into())),
-            Self::Variables => Err("a list is wanted".to_owned()),
+            Self::Variables | Self::Paths | Self::Choices(_) => Err("a list is wanted".to_owned()),
         }
     }
+}
+
+fn one_of(all: &str, word: &str) -> Result<(), String> {
+    if all.split('|').any(|one| one == word) {
+        return Ok(());
+    }
+    Err(format!("{word:?} is none of {}", all.replace('|', ", ")))
+}
+
+fn parse_paths(words: &[String]) -> Result<Vec<String>, String> {
+    for word in words {
+        if !word.starts_with('/') {
+            return Err(format!("{word:?} is not an absolute path"));
+        }
+    }
+    Ok(words.to_vec())
 }
 
 /// Reads a switch as Go's flags do.
@@ -186,7 +216,9 @@ const fn setting(
     }
 }
 
-use Kind::{Address, Bytes, Count, Duration as Time, LogFormat, Path, Switch, Text, Variables};
+use Kind::{
+    Address, Bytes, Choice, Choices, Count, Duration as Time, Path, Paths, Switch, Text, Variables,
+};
 use Origin::{Ours, Reference, WithoutEffect};
 
 /// All of them, in the order in which people read them.
@@ -216,16 +248,36 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "Variable that every task inherits (NAME) or is given (NAME=VALUE); may be repeated"),
     setting("log.level", "log-level", Some(env::LOG_LEVEL), Text, Some("info"), Ours,
         "What is logged: error, warn, info, debug, trace, or directives as `taskwright_store=debug`"),
-    setting("log.format", "log-format", Some(env::LOG_FORMAT), LogFormat, Some("text"), Ours,
+    setting("log.format", "log-format", Some(env::LOG_FORMAT), Choice("text|json"), Some("text"), Ours,
         "How log lines look on standard error"),
     setting("sidecar.enabled", "enable-sidecar-mode", Some(env::ENABLE_SIDECAR_MODE), Switch, Some("false"), Reference,
-        "Run process tasks inside the main container; this version refuses such tasks"),
+        "Run commands inside the main container, unless a task names another runtime"),
     setting("sidecar.main-container-name", "main-container-name", Some(env::MAIN_CONTAINER_NAME), Text, Some("main"), Reference,
-        "The main container's name in sidecar mode"),
+        "The main container's name in sidecar mode: the value of SANDBOX_MAIN_CONTAINER in its environment"),
+    setting("sidecar.identity", "sidecar-identity", Some(env::SIDECAR_IDENTITY), Choice("daemon|target"), Some("daemon"), Ours,
+        "As whom commands run in there unless they say: as the daemon, or as the main container's user with its capabilities"),
+    setting("sidecar.cgroup", "sidecar-cgroup", Some(env::SIDECAR_CGROUP), Choice("own|target"), Some("own"), Ours,
+        "Whose limits they keep unless they say: their own, or the main container's"),
+    setting("sidecar.wait", "sidecar-wait", Some(env::SIDECAR_WAIT), Time, Some("10s"), Ours,
+        "How long a task waits for its main container"),
+    setting("sidecar.namespaces", "sidecar-namespaces", Some(env::SIDECAR_NAMESPACES), Choices("user|cgroup"), None, Ours,
+        "Namespaces that tasks may enter beside mount, UTS, IPC, network and PID; may be repeated"),
     setting("container.enabled", "enable-container-mode", Some(env::ENABLE_CONTAINER_MODE), Switch, Some("false"), Reference,
-        "Take container tasks; this version refuses such tasks"),
+        "Take container tasks, and run them by the machine's container runtime"),
     setting("container.cri-socket", "cri-socket", Some(env::CRI_SOCKET), Path, Some("/var/run/containerd/containerd.sock"), Reference,
         "The container runtime's socket in container mode"),
+    setting("container.wait", "container-wait", Some(env::CONTAINER_WAIT), Time, Some("30s"), Ours,
+        "How long a task that is being started waits for a container runtime that is away"),
+    setting("container.cgroup-parent", "container-cgroup-parent", Some(env::CONTAINER_CGROUP_PARENT), Text, Some("/taskwright"), Ours,
+        "Cgroup that containers are put under, or a slice where the runtime uses systemd; empty: the runtime's own choice"),
+    setting("container.loopback-handler", "container-loopback-handler", Some(env::CONTAINER_LOOPBACK_HANDLER), Text, None, Ours,
+        "The container runtime's handler whose pods have a loopback alone: what `network: none` needs"),
+    setting("container.host-paths", "container-host-paths", Some(env::CONTAINER_HOST_PATHS), Paths, None, Ours,
+        "Path of this machine that containers may mount, exactly as written; may be repeated"),
+    setting("container.host-network", "container-host-network", Some(env::CONTAINER_HOST_NETWORK), Switch, Some("false"), Ours,
+        "Allow containers the machine's own network"),
+    setting("container.privileged", "container-privileged", Some(env::CONTAINER_PRIVILEGED), Switch, Some("false"), Ours,
+        "Allow containers further privileges: privileged ones, and added Linux capabilities"),
     setting("reconcile-interval", "reconcile-interval", None, Time, Some("500ms"), WithoutEffect,
         "Accepted without effect: nothing is polled, an end is known at once"),
     setting("log.dir", "log-dir", None, Text, None, WithoutEffect,
