@@ -48,6 +48,13 @@ impl Options {
         self
     }
 
+    /// Starts this instead of the program under test: something that becomes it.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.binary = Some(program.to_owned());
+        self
+    }
+
     /// Starts it in a fresh home.
     ///
     /// # Panics

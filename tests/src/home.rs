@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::cli::{self, Finished};
 use crate::processes::{self, Process};
-use crate::{SOON, binary, eventually, reaper};
+use crate::{SOON, binary, containerd, eventually, reaper};
 
 /// The variable that every task of a daemon in this home carries, so that it is found
 /// wherever it hides.
@@ -105,7 +105,11 @@ impl Home {
     pub fn own_processes(&self) -> Vec<Process> {
         let mark = self.mark();
         let mut found = processes::holding(self.path());
-        found.retain(|process| !processes::environment(process.pid).contains(&mark));
+        // The containerd of the run holds the logs of every test's containers open.
+        found.retain(|process| {
+            !containerd::is_of_the_run(process.pid)
+                && !processes::environment(process.pid).contains(&mark)
+        });
         found
     }
 
@@ -129,18 +133,25 @@ impl Home {
         self.remove_groups();
     }
 
-    /// Removes the cgroups that a killed supervisor could not remove. They are named by a
-    /// checksum of its directory.
+    /// How the cgroups of this home's tasks are called: by a checksum of its supervisor's
+    /// directory.
+    ///
+    /// # Panics
+    /// When no daemon was started in it yet.
+    #[must_use]
+    pub fn groups_name(&self) -> String {
+        match self.data().canonicalize() {
+            Ok(data) => groups_name(&data),
+            Err(error) => panic!("find the data directory of a test: {error}"),
+        }
+    }
+
+    /// Removes the cgroups that a killed supervisor could not remove.
     fn remove_groups(&self) {
-        use std::os::unix::ffi::OsStrExt as _;
         let Ok(data) = self.data().canonicalize() else {
             return;
         };
-        let state = data.join(".taskwright/supervisor");
-        let name = format!(
-            "taskwright-{:08x}",
-            crc32fast::hash(state.as_os_str().as_bytes())
-        );
+        let name = groups_name(&data);
         for mount in [
             "/sys/fs/cgroup",
             "/sys/fs/cgroup/unified",
@@ -154,6 +165,13 @@ impl Home {
             let _not_there = std::fs::remove_dir(base);
         }
     }
+}
+
+fn groups_name(data: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let state = data.join(".taskwright/supervisor");
+    let checksum = crc32fast::hash(state.as_os_str().as_bytes());
+    format!("taskwright-{checksum:08x}")
 }
 
 impl Drop for Home {

@@ -15,6 +15,8 @@
 //! | [`task`] | bodies to send, and what to read in answers |
 //! | [`reaper`] | this process as subreaper; children with an owner |
 //! | [`processes`] | what `/proc` says; a zombie is dead |
+//! | [`containerd`] | the containerd of the run, its images and what it holds |
+//! | [`main_container`] | a main container for sidecars, made without a runtime |
 //! | [`mount`] | small and read-only file systems, where that is permitted |
 //!
 //! Everything fails by panic with what was seen, and every wait has a deadline.
@@ -28,8 +30,10 @@
 pub mod binary;
 pub mod cli;
 pub mod client;
+pub mod containerd;
 pub mod daemon;
 pub mod home;
+pub mod main_container;
 pub mod mount;
 pub mod processes;
 pub mod reaper;
@@ -41,8 +45,10 @@ use std::time::{Duration, Instant};
 
 pub use cli::Finished;
 pub use client::{Client, Request, Response};
+pub use containerd::Containerd;
 pub use daemon::{Daemon, Options};
 pub use home::Home;
+pub use main_container::{MainContainer, MainOptions};
 pub use stream::{EventStream, ServerEvent};
 
 /// Longer than anything takes on a busy machine, shorter than anyone's patience.
@@ -91,6 +97,11 @@ pub fn skip(reason: &str) {
     if in_ci && rustix::process::geteuid().is_root() {
         panic!("a test that may not be skipped here cannot run: {reason}");
     }
+    tell_skipped(reason);
+}
+
+/// Says that a test was skipped, and why.
+pub(crate) fn tell_skipped(reason: &str) {
     use std::io::Write as _;
     // Past libtest's capture, so that a skipped test never looks like one that passed.
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");

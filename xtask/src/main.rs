@@ -6,6 +6,7 @@
 //! | `test` | everything CI runs: `check`, then every test |
 //! | `check` | format, lints, imports, house rules, documentation; no tests |
 //! | `openapi` | writes the OpenAPI document anew |
+//! | `containerd` | starts and stops a private containerd for container tasks |
 //! | `bench` | measures and compares with a baseline |
 
 #![expect(
@@ -16,6 +17,7 @@
 
 mod bench;
 mod check;
+mod containerd;
 mod imports;
 mod rules;
 mod run;
@@ -24,12 +26,13 @@ mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask <run|test|check|openapi|bench> [options]
+const USAGE: &str = "usage: cargo xtask <run|test|check|openapi|containerd|bench> [options]
 
   run [--data-dir DIR]   build the daemon, start it, run a first task to its end
   test [--quick]         check, then every test; --quick leaves out the end-to-end suite
   check                  format, lints, imports, house rules, documentation
   openapi                write host/api/openapi/openapi.json anew
+  containerd VERB        start, status, stop, wipe: a private containerd for container tasks
   bench [options]        measure; --help lists the options";
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         "test" => test::test(rest),
         "check" => check::check(),
         "openapi" => check::write_openapi(),
+        "containerd" => containerd::containerd(rest),
         "bench" => bench::bench(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

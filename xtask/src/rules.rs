@@ -93,6 +93,7 @@ fn manifests() -> Result<Vec<PathBuf>> {
     let mut found = vec![
         root().join("tests/Cargo.toml"),
         root().join("xtask/Cargo.toml"),
+        root().join("xtask/containerd/Cargo.toml"),
     ];
     for entry in fs::read_dir(root().join("host"))? {
         let manifest = entry?.path().join("Cargo.toml");

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::containerd::flags_if_running;
 use crate::shell::{cargo, daemon, root, step};
 
 const ADDRESS: &str = "127.0.0.1:5758";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Builds the daemon, starts it in the background, runs a first task to its end.
+/// Builds the daemon, starts it in the background, runs a first task to its end. Containers are
+/// taken if the private containerd runs.
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let data_dir = match words {
         [] => root().join("target/taskwright"),
@@ -69,9 +71,11 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
 
 fn start(data_dir: &std::path::Path) -> Result<Child> {
     let log = fs::File::create(data_dir.join("daemon.log"))?;
+    let containers = flags_if_running().unwrap_or_default();
     let child = Command::new(daemon())
         .args(["serve", "--listen-addr", ADDRESS, "--data-dir"])
         .arg(data_dir.join("tasks"))
+        .args(containers)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

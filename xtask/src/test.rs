@@ -3,7 +3,22 @@
 use anyhow::{Result, bail};
 
 use crate::check;
+use crate::containerd::ForTests;
 use crate::shell::{cargo, step};
+
+/// The plugins that have tests which run natively. Guests that misbehave can only be components.
+const NATIVE_TESTS: [&str; 10] = [
+    "test",
+    "--locked",
+    "--package",
+    "taskwright-plugin-sdk",
+    "--package",
+    "taskwright-plugin-process",
+    "--package",
+    "taskwright-plugin-sidecar",
+    "--package",
+    "taskwright-plugin-container",
+];
 
 /// Check, the daemon, then every test.
 pub(crate) fn test(words: &[String]) -> Result<()> {
@@ -20,11 +35,17 @@ pub(crate) fn test(words: &[String]) -> Result<()> {
     )?;
     step(
         "tests of the plugins",
-        &mut check::in_plugins(&["test", "--locked", "--package", "taskwright-plugin-process"]),
+        &mut check::in_plugins(&NATIVE_TESTS),
     )?;
     let mut words = vec!["test", "--workspace", "--locked"];
     if quick {
         words.extend(["--exclude", "taskwright-tests"]);
+        return step("tests", &mut cargo(&words));
     }
-    step("tests", &mut cargo(&words))
+    // As late as possible: nothing before needs it, and most failures come before.
+    let containerd = ForTests::start()?;
+    let tests = step("tests", containerd.tell(&mut cargo(&words)));
+    // The tests' own failure is told first.
+    let stopped = containerd.stop();
+    tests.and(stopped)
 }
