@@ -14,7 +14,10 @@
 //! | `TASKWRIGHT_BIN` | another binary to test |
 //! | `TASKWRIGHT_NIGHTLY=1` | 200 rounds of random kills instead of 20 |
 //! | `TASKWRIGHT_CHAOS_SEED` | the moments of a run that failed |
-//! | `CI=true` | nothing may be skipped by root |
+//! | `TASKWRIGHT_TEST_CRI_DIR` | the folder of the containerd for tests, as `cargo xtask containerd start` prints it |
+//! | `TASKWRIGHT_TEST_CRI_SOCKET` | where it answers |
+//! | `TASKWRIGHT_TEST_CRI_IMAGE` | an image with a shell that it has |
+//! | `CI=true` | nothing may be skipped by root, and nothing for want of a containerd by anybody |
 
 #![expect(
     clippy::unwrap_used,
@@ -27,6 +30,9 @@ mod access;
 mod bad_input;
 mod chaos;
 mod cli;
+mod confinement;
+mod conformance;
+mod container;
 mod faults;
 mod feed;
 mod http;
@@ -36,12 +42,52 @@ mod limits;
 mod opensandbox;
 mod output;
 mod restart;
+mod sidecar;
+
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use taskwright_tests::Daemon;
 
 /// A task that misbehaves as `tests/programs/misbehave.rs` says.
 fn misbehave(name: &str, words: &[&str]) -> Value {
     let mut command = vec![env!("CARGO_BIN_EXE_misbehave")];
     command.extend(words);
     taskwright_tests::task::flat(name, &command)
+}
+
+/// The groups that limit tasks of this daemon. Those that keep trees together are used again, so
+/// they are none.
+fn limited_groups(daemon: &Daemon) -> Vec<PathBuf> {
+    let name = daemon.home().groups_name();
+    let mut found = Vec::new();
+    for hierarchy in ["cpu", "memory", "pids"] {
+        let base = Path::new("/sys/fs/cgroup").join(hierarchy);
+        groups_called(&base, &name, 3, &mut found);
+    }
+    found
+}
+
+/// Looks for directories called `name` and adds what is in them. The daemon may be deep in a
+/// hierarchy, but not under everything.
+fn groups_called(base: &Path, name: &str, depth: usize, found: &mut Vec<PathBuf>) {
+    let directories = std::fs::read_dir(base).into_iter().flatten().flatten();
+    for directory in directories
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+    {
+        if directory.file_name().is_some_and(|called| called == name) {
+            let groups = std::fs::read_dir(&directory)
+                .into_iter()
+                .flatten()
+                .flatten();
+            found.extend(
+                groups
+                    .map(|entry| entry.path())
+                    .filter(|path| path.is_dir()),
+            );
+        } else if depth > 0 {
+            groups_called(&directory, name, depth - 1, found);
+        }
+    }
 }

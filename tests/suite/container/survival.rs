@@ -1,0 +1,203 @@
+//! Containers outlive the daemon; what it was doing when it died is taken up or taken away.
+
+use std::time::Duration;
+
+use serde_json::json;
+use taskwright_tests::task::{exit_code, state};
+use taskwright_tests::{SOON, eventually};
+
+use super::{Contained, cause};
+
+/// Half of these moments, in milliseconds; all of them, several times, in a nightly run.
+fn moments(all: &[u64]) -> impl Iterator<Item = (usize, u64)> {
+    let is_nightly = std::env::var_os("TASKWRIGHT_NIGHTLY").is_some_and(|value| value == "1");
+    let count = if is_nightly {
+        4 * all.len()
+    } else {
+        all.len() / 2
+    };
+    all.iter().copied().cycle().take(count).enumerate()
+}
+
+#[test]
+fn a_container_runs_on_without_its_daemon() {
+    let Some(mut it) = Contained::start() else {
+        return;
+    };
+    let client = it.client();
+    client.submit(&it.shell(
+        "on",
+        "echo before; until [ -e /tmp/go ]; do sleep 0.05; done; \
+                                   echo after; exit 7",
+    ));
+    client.submit(&it.pod("pod", &[("a", "sleep 600"), ("b", "exit 3")], json!({})));
+    it.until_printed("on", "before");
+    client.until_state("pod", "running", SOON);
+    eventually(SOON, "b has ended", || {
+        let status = &client.task("pod")["podStatus"]["containerStatuses"][1];
+        status["state"]["terminated"]["exitCode"] == 3
+    });
+    let before = client.task("on");
+    it.daemon.kill();
+    it.daemon.start_again();
+    let after = client.task("on");
+    assert_eq!(state(&after), "running");
+    assert_eq!(after["processStatus"], before["processStatus"]);
+    let status = &client.task("pod")["podStatus"]["containerStatuses"];
+    assert_eq!(status[0]["ready"], true, "{status:#}");
+    assert_eq!(
+        status[1]["state"]["terminated"]["exitCode"], 3,
+        "{status:#}"
+    );
+    let label = "taskwright.dev/task";
+    let id = before["id"].as_str().unwrap();
+    let container = it
+        .containers()
+        .into_iter()
+        .find(|one| one.label(label) == id)
+        .unwrap();
+    let words = [
+        "tasks",
+        "exec",
+        "--exec-id",
+        "gate",
+        container.id.as_str(),
+        "touch",
+        "/tmp/go",
+    ];
+    let _silent = it.containerd.ctr(&words);
+    let ended = client.until_ended("on", SOON);
+    assert_eq!((cause(&ended), exit_code(&ended)), ("exit", 7), "{ended:#}");
+    assert_eq!(it.printed("on"), "before\nafter\n");
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_end_that_no_daemon_saw_is_told_by_the_next() {
+    let Some(mut it) = Contained::start() else {
+        return;
+    };
+    let client = it.client();
+    let script = "echo before; until [ -e /tmp/go ]; do sleep 0.05; done; \
+                  head -c 300000 /dev/zero | tr '\\0' x; echo last; exit 7";
+    client.submit(&it.shell("away", script));
+    it.until_printed("away", "before");
+    let container = it.containers().remove(0);
+    it.daemon.kill();
+    let words = [
+        "tasks",
+        "exec",
+        "--exec-id",
+        "gate",
+        container.id.as_str(),
+        "touch",
+        "/tmp/go",
+    ];
+    let _silent = it.containerd.ctr(&words);
+    eventually(SOON, "it has ended", || {
+        let shown = it.containerd.ctr(&["tasks", "ls"]);
+        !shown
+            .lines()
+            .any(|line| line.starts_with(&container.id) && line.contains("RUNNING"))
+    });
+    it.daemon.start_again();
+    let ended = client.until_ended("away", SOON);
+    assert_eq!((cause(&ended), exit_code(&ended)), ("exit", 7), "{ended:#}");
+    let printed = it.printed("away");
+    assert_eq!(
+        printed.len(),
+        7 + 300_000 + 5,
+        "nothing is lost, nothing is told twice"
+    );
+    assert!(printed.ends_with("xlast\n"));
+    it.until_nothing_is_left();
+}
+
+#[test]
+fn a_daemon_killed_anywhere_in_a_start_starts_exactly_once() {
+    let Some(mut it) = Contained::start() else {
+        return;
+    };
+    let client = it.client();
+    // Of a start that takes some 200 ms; a busy machine spreads them further.
+    for (round, delay_ms) in moments(&[0, 45, 95, 150, 220, 20, 70, 120, 180, 280]) {
+        let name = format!("round-{round}");
+        let mut body = it.shell(&name, "echo once >> /w/times; cat /w/times; exec sleep 600");
+        body["spec"]["container"]["volumeMounts"] = json!([{"name": "w", "mountPath": "/w"}]);
+        let id = client.submit(&body)["id"].clone();
+        // The moment is the point: there is nothing to wait for.
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        it.daemon.kill();
+        it.daemon.start_again();
+        it.until_printed(&name, "once");
+        let task = client.until_state(&name, "running", SOON);
+        assert_eq!(task["id"], id);
+        let attempts = task["attempts"].as_array().unwrap().len();
+        let mut objects = it.objects();
+        objects.retain(|one| one.label("taskwright.dev/task") == id.as_str().unwrap());
+        assert_eq!(
+            objects.len(),
+            2,
+            "round {round}: one pod, one container: {objects:#?}"
+        );
+        if attempts == 1 {
+            assert_eq!(it.printed(&name), "once\n", "round {round}");
+        }
+        assert_eq!(attempts, 1, "round {round}: {task:#}");
+        client.delete(&format!("/tasks/{name}")).expect(204);
+        client.until_gone(&name, SOON);
+        assert_eq!(it.ids(), Vec::<String>::new(), "round {round}");
+    }
+}
+
+#[test]
+fn a_daemon_killed_anywhere_in_a_delete_leaves_nothing() {
+    let Some(mut it) = Contained::start() else {
+        return;
+    };
+    let client = it.client();
+    for (round, delay_ms) in moments(&[0, 30, 90, 15, 60, 140]) {
+        let name = format!("round-{round}");
+        client.submit(&it.shell(&name, "echo ready; exec sleep 600"));
+        it.until_printed(&name, "ready");
+        client.delete(&format!("/tasks/{name}")).expect(204);
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        it.daemon.kill();
+        it.daemon.start_again();
+        client.until_gone(&name, SOON);
+        it.until_nothing_is_left();
+        let state_dir = it.daemon.home().data().join(".taskwright/containers");
+        eventually(SOON, "no directory is left", || {
+            std::fs::read_dir(&state_dir).unwrap().count() == 0
+        });
+    }
+}
+
+#[test]
+fn what_a_forgotten_start_left_is_swept() {
+    let Some(mut it) = Contained::start() else {
+        return;
+    };
+    let client = it.client();
+    client.submit(&it.shell("forgotten", "echo ready; exec sleep 600"));
+    it.until_printed("forgotten", "ready");
+    assert_eq!(it.ids().len(), 2);
+    it.daemon.kill();
+    // The journal is lost, as on a disk that was restored; the daemon's identity is not.
+    let own = it.daemon.home().data().join(".taskwright");
+    let kept = ["instance"];
+    for entry in std::fs::read_dir(&own).unwrap().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_journal = ["journal", "store", "state", "db"]
+            .iter()
+            .any(|part| name.contains(part));
+        if !kept.contains(&&*name) && is_journal {
+            let path = entry.path();
+            let _is_one_of_both = std::fs::remove_file(&path);
+            let _is_one_of_both = std::fs::remove_dir_all(&path);
+        }
+    }
+    it.daemon.start_again();
+    it.until_nothing_is_left();
+}
