@@ -8,29 +8,41 @@
 //! (e) requests    reads, and durable submissions that stay queued
 //! (f) startup     start to ready: cold, cached, with 10,000 tasks on record
 //! (g) notice      a process's exit to the answer of a waiting client
+//! (h) sidecar     one command in a main container, against a bare loop of nsenter
+//! (i) container   one container, against the same calls to its runtime back to back
+//! (j) containers  200 sleeping containers: rise, memory, processor, GET, deletion
 //! ```
 //!
 //! Every benchmark has a daemon of its own, in a private directory below the target
 //! directory, so that data and build lie on one disk; what it started is gone when it
 //! is over. Comparisons take turns with what they compare with. It judges nothing: a
-//! missed goal is printed and written down, and is no failure of the run.
+//! missed goal is printed and written down, and is no failure of the run. The last three need
+//! root, and a containerd from the distribution's packages, which is started in a folder of its
+//! own below the target directory; where that cannot be had they are skipped.
 
 mod bare;
 mod client;
 mod component;
+mod container;
+mod cri;
 mod daemon;
 mod groups;
 mod machine;
+mod main_container;
+mod many_containers;
 mod notice;
 mod place;
 mod report;
 mod requests;
+mod runtime;
+mod sidecar;
 mod sleepers;
 mod startup;
 mod stats;
 mod submit;
 mod throughput;
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -53,7 +65,7 @@ usage: cargo xtask bench [options]
 The numbers are always written to bench/latest.json in the target directory.";
 
 /// The benchmarks by their letters.
-const BENCHMARKS: [(&str, Measure); 7] = [
+const BENCHMARKS: [(&str, Measure); 10] = [
     ("a", submit::measure),
     ("b", throughput::measure),
     ("c", component::measure),
@@ -61,9 +73,24 @@ const BENCHMARKS: [(&str, Measure); 7] = [
     ("e", requests::measure),
     ("f", startup::measure),
     ("g", notice::measure),
+    ("h", sidecar::measure),
+    ("i", container::measure),
+    ("j", many_containers::measure),
 ];
 
 type Measure = fn(&Bench) -> anyhow::Result<Table>;
+
+/// Why a benchmark cannot be had on this machine. It is told and is no failure of the run.
+#[derive(Debug)]
+struct Skipped(String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
 
 /// Runs what `args` ask for.
 ///
@@ -91,6 +118,7 @@ pub(crate) fn bench(args: &[String]) -> anyhow::Result<()> {
     let bench = Bench {
         binary: daemon::settle(&binary, &home)?,
         xtask: std::env::current_exe().context("find xtask itself")?,
+        target,
         home,
         quick: options.quick,
     };
@@ -125,6 +153,8 @@ struct Bench {
     binary: PathBuf,
     /// This program.
     xtask: PathBuf,
+    /// Where cargo builds to, and where what is fetched for a benchmark stays.
+    target: PathBuf,
     /// Where places are made.
     home: Home,
     quick: bool,
@@ -174,7 +204,7 @@ impl Options {
         }
         let known = |letter: &String| BENCHMARKS.iter().any(|(known, _)| known == letter);
         if let Some(unknown) = options.only.iter().find(|letter| !known(letter)) {
-            bail!("there is no benchmark {unknown:?}: they are a to g");
+            bail!("there is no benchmark {unknown:?}: they are a to j");
         }
         Ok(Some(options))
     }
@@ -196,6 +226,9 @@ fn measure(bench: &Bench, options: &Options) -> anyhow::Result<(Vec<Table>, Vec<
             Ok(table) => {
                 report::print(&table)?;
                 tables.push(table);
+            }
+            Err(error) if error.is::<Skipped>() => {
+                writeln!(io::stdout(), "\n({letter}) skipped: {error:#}")?;
             }
             Err(error) => {
                 writeln!(

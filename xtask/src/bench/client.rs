@@ -56,7 +56,15 @@ pub(super) struct Request(Vec<u8>);
 
 impl Request {
     pub(super) fn get(path: &str) -> Self {
-        Self(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes())
+        Self::without_body("GET", path)
+    }
+
+    pub(super) fn delete(path: &str) -> Self {
+        Self::without_body("DELETE", path)
+    }
+
+    fn without_body(method: &str, path: &str) -> Self {
+        Self(format!("{method} {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes())
     }
 
     pub(super) fn post(path: &str, body: &str) -> Self {

@@ -133,15 +133,15 @@ fn middle_of(below: &[(f64, f64)]) -> f64 {
 }
 
 /// What was spent in components between two looks at the metrics.
-struct Spent {
+pub(super) struct Spent {
     calls: f64,
     /// Seconds.
-    in_component: f64,
+    pub(super) in_component: f64,
 }
 
 impl Spent {
     /// Of the samples whose labels hold `label`.
-    fn between(before: &Metrics, after: &Metrics, label: &str) -> Self {
+    pub(super) fn between(before: &Metrics, after: &Metrics, label: &str) -> Self {
         let rise = |name: &str| after.sum(name, label) - before.sum(name, label);
         Self {
             calls: rise("taskwright_plugin_call_seconds_count"),

@@ -146,8 +146,8 @@ impl Unit {
             Self::PerSecond => format!("{}/s", three_digits(value)),
             Self::Count => format!("{value:.0}"),
             Self::Seconds => match value {
-                _ if value < 1e-3 => format!("{} µs", three_digits(value * 1e6)),
-                _ if value < 1.0 => format!("{} ms", three_digits(value * 1e3)),
+                _ if value.abs() < 1e-3 => format!("{} µs", three_digits(value * 1e6)),
+                _ if value.abs() < 1.0 => format!("{} ms", three_digits(value * 1e3)),
                 _ => format!("{} s", three_digits(value)),
             },
             Self::Bytes => match value {
@@ -294,6 +294,7 @@ mod tests {
         assert_eq!(Unit::Seconds.show(0.000_012_345), "12.3 µs");
         assert_eq!(Unit::Seconds.show(0.0456), "45.6 ms");
         assert_eq!(Unit::Seconds.show(2.0), "2.00 s");
+        assert_eq!(Unit::Seconds.show(-0.0109), "-10.9 ms");
         assert_eq!(Unit::Bytes.show(64.0 * 1_048_576.0), "64.0 MiB");
         assert_eq!(Unit::PerSecond.show(20_000.0), "20000/s");
         assert_eq!(Unit::Ratio.show(1.5), "1.50x");

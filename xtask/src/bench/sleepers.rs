@@ -37,7 +37,8 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Table> {
 
     let cpu = cpu_at_rest(&daemon, &place, rest)?;
     let held = memory(&daemon, &place)?.saturating_sub(base) as f64;
-    let gets = get_latencies(&mut connection, sleepers)?;
+    let names: Vec<String> = (0..sleepers).map(name).collect();
+    let gets = get_latencies(&mut connection, &names)?;
     let fall = daemon.delete_all()?;
     daemon.stop(&place)?;
 
@@ -130,10 +131,16 @@ fn wait_until_running(connection: &mut Connection, sleepers: usize) -> anyhow::R
     }
 }
 
-fn get_latencies(connection: &mut Connection, sleepers: usize) -> anyhow::Result<Vec<f64>> {
+/// How long it takes to be told of one of these, in seconds, smallest first.
+pub(super) fn get_latencies(
+    connection: &mut Connection,
+    names: &[String],
+) -> anyhow::Result<Vec<f64>> {
     // A step that shares no divisor with the count visits them all over the place.
     let one = |number: usize| {
-        let request = Request::get(&format!("/tasks/{}", name(number * 7_919 % sleepers)));
+        let name = names.get(number * 7_919 % names.len());
+        let name = name.context("there is no task to ask for")?;
+        let request = Request::get(&format!("/tasks/{name}"));
         let begun = Instant::now();
         connection.ask(&request)?.expect(&[200])?;
         anyhow::Ok(begun.elapsed())
@@ -143,7 +150,8 @@ fn get_latencies(connection: &mut Connection, sleepers: usize) -> anyhow::Result
     ))
 }
 
-fn memory(daemon: &Daemon, place: &Place) -> anyhow::Result<u64> {
+/// What daemon and supervisor hold, in bytes.
+pub(super) fn memory(daemon: &Daemon, place: &Place) -> anyhow::Result<u64> {
     let own = daemon
         .own_processes(place)
         .into_iter()
@@ -153,7 +161,7 @@ fn memory(daemon: &Daemon, place: &Place) -> anyhow::Result<u64> {
 }
 
 /// The part of one processor that daemon and supervisor use while nothing is asked of them.
-fn cpu_at_rest(daemon: &Daemon, place: &Place, time: Duration) -> anyhow::Result<f64> {
+pub(super) fn cpu_at_rest(daemon: &Daemon, place: &Place, time: Duration) -> anyhow::Result<f64> {
     let before = daemon.processor_seconds(place)?;
     let begun = Instant::now();
     std::thread::sleep(time);

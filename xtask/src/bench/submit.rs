@@ -96,17 +96,22 @@ pub(super) fn submit_block(
 ) -> anyhow::Result<Vec<Duration>> {
     let one = |number| {
         let body = daemon::task(&format!("{name}-{number}"), &["/bin/true"]);
-        let request = Request::post("/tasks?wait=30s", &body);
-        let begun = Instant::now();
-        let answer = connection.ask(&request)?;
-        let elapsed = begun.elapsed();
-        answer.expect(&[200, 201])?;
-        ensure!(
-            daemon::ended_well(answer.body),
-            "a task did not end well: {}",
-            String::from_utf8_lossy(answer.body)
-        );
-        Ok(elapsed)
+        run_to_end(connection, &body)
     };
     (0..BLOCK).map(one).collect()
+}
+
+/// Submits a task; the time until the answer that it has ended well.
+pub(super) fn run_to_end(connection: &mut Connection, body: &str) -> anyhow::Result<Duration> {
+    let request = Request::post("/tasks?wait=30s", body);
+    let begun = Instant::now();
+    let answer = connection.ask(&request)?;
+    let elapsed = begun.elapsed();
+    answer.expect(&[200, 201])?;
+    ensure!(
+        daemon::ended_well(answer.body),
+        "a task did not end well: {}",
+        String::from_utf8_lossy(answer.body)
+    );
+    Ok(elapsed)
 }
