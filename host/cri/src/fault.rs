@@ -98,12 +98,6 @@ pub(crate) fn starting(words: &str) -> ContainerError {
         return ContainerError::SandboxLost { detail };
     }
     let lower = words.to_lowercase();
-    // The runtime is at it still, or was cut off, for a client that is no more: a later try finds
-    // what came of it. It says nothing of the program.
-    let in_between = ["already in starting state", "failed to start shim"];
-    if in_between.iter().any(|text| lower.contains(text)) {
-        return ContainerError::Unavailable { detail };
-    }
     let says = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
     if says(&["chdir to cwd", "chdir to `"]) {
         return ContainerError::NotExecutable { detail };
