@@ -14,6 +14,9 @@ use taskwright_model::{
 
 use crate::process::{StopError, UnitEnd, UnitState};
 
+/// Whether an attempt is under way.
+pub type IsLive<'a> = &'a (dyn Fn(TaskId, AttemptNumber) -> bool + Send + Sync);
+
 /// Pulls images, runs sandboxes and containers, and remembers them, keyed by attempt and unit.
 ///
 /// Asking twice with one key finds the first, also after a crash in between: the runtime's own
@@ -94,9 +97,10 @@ pub trait ContainerHost: Send + Sync + 'static {
     /// Kills and removes whatever there is of a task.
     fn purge(&self, task: TaskId) -> BoxFuture<'_, Result<(), StopError>>;
 
-    /// Removes what this daemon's earlier lives left of attempts that are not in `live`, as after
-    /// a crash between two steps of a start.
-    fn sweep(&self, live: Vec<(TaskId, AttemptNumber)>) -> BoxFuture<'_, Result<(), StopError>>;
+    /// Removes what this daemon's earlier lives left of attempts that are not live, as after a
+    /// crash between two steps of a start. Whether they are is asked once it is known what is
+    /// there, so that an attempt that begins meanwhile loses nothing.
+    fn sweep<'a>(&'a self, is_live: IsLive<'a>) -> BoxFuture<'a, Result<(), StopError>>;
 }
 
 /// What a container runtime says of itself.

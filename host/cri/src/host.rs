@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use taskwright_capability::container::{
-    ContainerRequest, ContainerState, ContainerStats, ExecEnd, ExecPiece, ImageState, PullPolicy,
-    RuntimeStatus, Sandbox, SandboxRequest,
+    ContainerRequest, ContainerState, ContainerStats, ExecEnd, ExecPiece, ImageState, IsLive,
+    PullPolicy, RuntimeStatus, Sandbox, SandboxRequest,
 };
 use taskwright_capability::{
     ContainerError, ContainerHost, OutputSink, StopError, UnitReport, UnitState,
@@ -256,7 +256,7 @@ impl ContainerHost for CriHost {
         Box::pin(self.inner.purge(task))
     }
 
-    fn sweep(&self, live: Vec<(TaskId, AttemptNumber)>) -> BoxFuture<'_, Result<(), StopError>> {
-        Box::pin(self.inner.sweep(live))
+    fn sweep<'a>(&'a self, is_live: IsLive<'a>) -> BoxFuture<'a, Result<(), StopError>> {
+        Box::pin(self.inner.sweep(is_live))
     }
 }

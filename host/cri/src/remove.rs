@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use taskwright_capability::StopError;
+use taskwright_capability::container::IsLive;
 use taskwright_model::{AttemptNumber, TaskId, UnitKey};
 
 use crate::confine::CGROUPS;
@@ -206,12 +207,11 @@ impl Inner {
     }
 
     /// See `ContainerHost::sweep`.
-    pub(crate) async fn sweep(&self, live: Vec<AttemptKey>) -> Result<(), StopError> {
-        let live: HashSet<AttemptKey> = live.into_iter().collect();
+    pub(crate) async fn sweep(&self, is_live: IsLive<'_>) -> Result<(), StopError> {
         let mut attempts = self.attempts_with(self.marks.all()).await?;
         attempts.extend(attempts_on_disk(&self.config.state_dir));
         attempts.extend(self.attempts_in_groups());
-        attempts.retain(|attempt| !live.contains(attempt));
+        attempts.retain(|(task, attempt)| !is_live(*task, *attempt));
         if !attempts.is_empty() {
             tracing::info!(
                 attempts = attempts.len(),

@@ -1,5 +1,9 @@
 //! Removal, sweeps, and what belongs to others.
 
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use taskwright_capability::container::ContainerState;
 use taskwright_capability::{ContainerError, ContainerHost as _};
 use taskwright_model::UnitName;
@@ -21,7 +25,7 @@ fn a_sweep_leaves_what_is_live_or_foreign() {
         let scene = scene.restart_daemon().await;
         scene
             .host
-            .sweep(vec![(live.task, live.attempt)])
+            .sweep(&|task, attempt| (task, attempt) == (live.task, live.attempt))
             .await
             .unwrap();
         let listed = scene.host.list().await.unwrap();
@@ -61,6 +65,34 @@ fn the_containers_of_a_sandbox_share_what_it_says() {
         assert_eq!(scene.exit(&side).await, Some(137));
         scene.host.release(unit.task, unit.attempt).await.unwrap();
         scene.host.release(unit.task, unit.attempt).await.unwrap();
+        scene.clean().await;
+    });
+}
+
+#[test]
+fn a_sweep_leaves_what_begins_meanwhile() {
+    with_runtime(|scene| async move {
+        let begun = Mutex::new(HashSet::new());
+        let is_live = |task, attempt| begun.lock().unwrap().contains(&(task, attempt));
+        let over = AtomicBool::new(false);
+        let sweeps = async {
+            while !over.load(Ordering::Relaxed) {
+                scene.host.sweep(&is_live).await.unwrap();
+            }
+        };
+        let starts = async {
+            for _ in 0..4 {
+                let unit = scene.unit();
+                begun.lock().unwrap().insert((unit.task, unit.attempt));
+                scene.sandbox(&unit).await.unwrap();
+                let request = scene.request(&unit, &["sleep", "1000"]);
+                scene.host.create(request).await.unwrap();
+                scene.host.start(unit).await.unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        };
+        futures::join!(sweeps, starts);
+        assert_eq!(scene.host.list().await.unwrap().len(), 4);
         scene.clean().await;
     });
 }

@@ -266,7 +266,7 @@ impl Scene {
     pub(crate) async fn clean(&self) {
         let mut last = Ok(());
         for _ in 0..5 {
-            last = self.host.sweep(Vec::new()).await;
+            last = self.host.sweep(&|_, _| false).await;
             if last.is_ok() {
                 break;
             }

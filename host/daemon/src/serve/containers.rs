@@ -1,5 +1,6 @@
 //! The container runtime, as the engine and the loop see it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use taskwright_capability::container::{
-    ContainerRequest, ContainerState, ContainerStats, ExecEnd, ExecPiece, ImageState, PullPolicy,
-    RuntimeStatus, Sandbox, SandboxRequest,
+    ContainerRequest, ContainerState, ContainerStats, ExecEnd, ExecPiece, ImageState, IsLive,
+    PullPolicy, RuntimeStatus, Sandbox, SandboxRequest,
 };
 use taskwright_capability::{
     ContainerError, ContainerHost, OutputSink, OutputStream, StopError, UnitReport, UnitState,
@@ -83,8 +84,8 @@ pub(crate) async fn look(socket: &Path) -> Result<RuntimeStatus, ContainerError>
 
 /// The attempts that were under way when the daemon was last alive. Those that may have
 /// something at the container runtime are noted: it may be away now and cannot tell.
-pub(crate) fn live(tasks: &[Task], units: &TaskUnits) -> Vec<(TaskId, AttemptNumber)> {
-    let mut live = Vec::new();
+pub(crate) fn live(tasks: &[Task], units: &TaskUnits) -> HashSet<(TaskId, AttemptNumber)> {
+    let mut live = HashSet::new();
     for task in tasks.iter().filter(|task| task.state.is_active()) {
         let Some(attempt) = task.attempt() else {
             continue;
@@ -92,7 +93,7 @@ pub(crate) fn live(tasks: &[Task], units: &TaskUnits) -> Vec<(TaskId, AttemptNum
         if matches!(task.spec.work, Work::Document { .. }) {
             units.remember_container(task.id, attempt.number);
         }
-        live.push((task.id, attempt.number));
+        live.insert((task.id, attempt.number));
     }
     live
 }
@@ -101,13 +102,14 @@ pub(crate) fn live(tasks: &[Task], units: &TaskUnits) -> Vec<(TaskId, AttemptNum
 pub(crate) async fn sweep(
     host: Arc<CriHost>,
     units: Arc<TaskUnits>,
-    live: Vec<(TaskId, AttemptNumber)>,
+    live: HashSet<(TaskId, AttemptNumber)>,
 ) {
     let mut pause = Duration::from_millis(500);
     for _ in 0..MOST_SWEEPS {
-        let mut live = live.clone();
-        live.extend(units.contained());
-        match host.sweep(live).await {
+        let is_live = |task: TaskId, attempt: AttemptNumber| {
+            live.contains(&(task, attempt)) || units.has_containers(task, attempt)
+        };
+        match host.sweep(&is_live).await {
             Ok(()) => return,
             Err(error) => tracing::debug!(%error, "leftovers of containers are looked for later"),
         }
@@ -265,7 +267,7 @@ impl ContainerHost for Remembered {
         self.host.purge(task)
     }
 
-    fn sweep(&self, live: Vec<(TaskId, AttemptNumber)>) -> BoxFuture<'_, Result<(), StopError>> {
-        self.host.sweep(live)
+    fn sweep<'a>(&'a self, is_live: IsLive<'a>) -> BoxFuture<'a, Result<(), StopError>> {
+        self.host.sweep(is_live)
     }
 }

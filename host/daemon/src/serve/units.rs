@@ -89,11 +89,6 @@ impl TaskUnits {
         self.contained.lock().contains(&(task, attempt))
     }
 
-    /// The attempts that have something at the container runtime.
-    pub(crate) fn contained(&self) -> Vec<(TaskId, AttemptNumber)> {
-        self.contained.lock().iter().copied().collect()
-    }
-
     fn forget(&self, task: TaskId, attempt: AttemptNumber) {
         let mut known = self.known.lock();
         if let Some(units) = known.get_mut(&task) {
