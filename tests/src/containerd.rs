@@ -188,6 +188,7 @@ impl Containerd {
     fn object(&self, id: &str, tasks: &str) -> Option<Object> {
         let info = self.try_ctr(&["containers", "info", id]);
         if info.code != 0 {
+            assert!(info.stderr.contains("not found"), "{}", info.stderr);
             return None;
         }
         let info = info.json();

@@ -340,6 +340,19 @@ pub enum ContainerError {
         /// What is known.
         detail: String,
     },
+    /// A start was cut off before the program began. What is left of the container is taken away
+    /// when it is created again.
+    #[error("its start was cut off before the program began: {detail}")]
+    NeverBegun {
+        /// What the runtime said.
+        detail: String,
+    },
+    /// A start was cut off when the program may have begun.
+    #[error("its start was cut off, and nobody knows what the program did until then: {detail}")]
+    PerhapsBegun {
+        /// What the runtime said.
+        detail: String,
+    },
     /// It is being done, or waits for its turn. Not said by a runtime, but by who asks it.
     #[error("it is being done: {detail}")]
     UnderWay {

@@ -34,6 +34,10 @@ const NEVER_STARTED: &str = "StartError";
 /// Looks at a sandbox that has probably ended.
 const LOST_LOOKS: u32 = 20;
 const LOST_PAUSE: Duration = Duration::from_millis(100);
+/// Looks at a start that somebody else asked for, and the first pause before one; each further
+/// pause is longer by as much. Together that is half a minute.
+const UNDER_WAY_LOOKS: u32 = 50;
+const UNDER_WAY_PAUSE: Duration = Duration::from_millis(25);
 /// Calls at a time for one list.
 const LOOKS_AT_A_TIME: usize = 8;
 /// The longest name of an empty directory.
@@ -76,6 +80,12 @@ impl Inner {
         }
         for _ in 0..TAKEN_LOOKS {
             if let Some(found) = self.find(&request.unit).await? {
+                if found.state == m::ContainerState::Exited as i32
+                    && self.was_cut_off(&found.id).await?
+                {
+                    self.undo_create(&found.id).await;
+                    continue;
+                }
                 if found.state != m::ContainerState::Created as i32 {
                     return Ok(confined.enforced);
                 }
@@ -107,6 +117,16 @@ impl Inner {
         Err(ContainerError::Unavailable {
             detail: "the name of the container is taken, and the container is not there".to_owned(),
         })
+    }
+
+    /// Whether the start of a container was given up before its program began.
+    async fn was_cut_off(&self, container: &str) -> Result<bool, ContainerError> {
+        let status = match self.status(container).await {
+            Err(error) if error.is_not_found() => return Ok(false),
+            other => other.map_err(fault::general)?,
+        };
+        let why = fault::starting(&status.message);
+        Ok(never_started(&status) && matches!(why, ContainerError::NeverBegun { .. }))
     }
 
     async fn undo_create(&self, container: &str) {
@@ -214,11 +234,13 @@ impl Inner {
         };
         // The runtime removes the group of a container that it cannot start.
         let limit = self.own_limit(&key, &found.id).map(|(_, limit)| limit);
-        let started = self.runtime.call(request).await;
+        let started = self.start_once(request).await;
         self.look.notify_one();
         let status = self.status(&found.id).await;
-        if let Err(error) = started {
-            return self.not_started(unit, status, error, limit).await;
+        match (started, &status) {
+            (Ok(_), _) => {}
+            (Err(error), Ok(status)) if error.is_started_before() && !never_started(status) => {}
+            (Err(error), _) => return self.not_started(unit, status, error, limit).await,
         }
         let status = status.map_err(fault::general)?;
         if let Err(error) = self.check_own_group(&key, &found.id).await {
@@ -226,6 +248,22 @@ impl Inner {
             return Err(error);
         }
         self.state_of(&key, &found, &status, asked).await
+    }
+
+    /// Has a container started. An earlier start, whose caller is gone, may still be under way:
+    /// how that ends is waited for.
+    async fn start_once(&self, request: m::StartContainerRequest) -> Result<m::Nothing, RpcError> {
+        let mut started = self.runtime.call(request.clone()).await;
+        for look in 1..=UNDER_WAY_LOOKS {
+            match &started {
+                Err(error) if error.is_being_started() => {
+                    tokio::time::sleep(UNDER_WAY_PAUSE * look).await;
+                    started = self.runtime.call(request.clone()).await;
+                }
+                _ => break,
+            }
+        }
+        started
     }
 
     /// Why a container was not started; what is known of it is forgotten unless it may yet run.
@@ -243,10 +281,15 @@ impl Inner {
             Err(error) => error.is_not_found(),
         };
         if never {
-            self.tracker.remove(&unit.key);
+            self.tracker.forget(&unit);
         }
         let RpcError::Said { words, .. } = error else {
             return Err(fault::general(error));
+        };
+        let words = match status {
+            // Of an earlier start, too, this says why.
+            Ok(status) if never_started(&status) => status.message,
+            _ => words,
         };
         match fault::starting(&words) {
             ContainerError::Refused { detail } => {
@@ -451,7 +494,7 @@ impl Inner {
         match self.tracker.get(key) {
             Some(known) if known.container == found.id => return Ok(Some(known)),
             // Somebody removed the first, and it was made again.
-            Some(_) => self.tracker.remove(key),
+            Some(known) => self.tracker.forget(&known),
             None => {}
         }
         let attempt = attempt_of(key);

@@ -257,7 +257,7 @@ impl Inner {
                     return;
                 }
             }
-            if self.tracker.get(&unit.key).is_none() {
+            if !self.tracker.knows(unit) {
                 return;
             }
         }
@@ -268,7 +268,8 @@ impl Inner {
     /// Reports an end, when the output is whole. `None`: the container is gone, removed by
     /// somebody else.
     async fn finish(&self, unit: &Arc<Unit>, status: Option<&m::ContainerStatus>) {
-        if status.is_some_and(never_started) || !unit.begin_finishing() {
+        if status.is_some_and(never_started) || !self.tracker.knows(unit) || !unit.begin_finishing()
+        {
             return;
         }
         if !unit.pump.finish(DRAINED_WITHIN).await {
@@ -281,7 +282,7 @@ impl Inner {
             unit: unit.key.clone(),
             event: UnitEvent::Ended(end),
         };
-        if self.tracker.get(&unit.key).is_some() && self.reports.send(report).await.is_err() {
+        if self.tracker.knows(unit) && self.reports.send(report).await.is_err() {
             tracing::debug!(unit = %unit.key, "nobody takes reports of ends any more");
         }
     }

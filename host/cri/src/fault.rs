@@ -99,6 +99,15 @@ pub(crate) fn starting(words: &str) -> ContainerError {
     }
     let lower = words.to_lowercase();
     let says = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
+    // containerd gives a start up when its caller is gone: that is the daemon's end.
+    if says(&["context canceled", "deadline exceeded"])
+        || (says(&["start shim"]) && says(&["signal: killed"]))
+    {
+        return match says(&["failed to create containerd task"]) {
+            true => ContainerError::NeverBegun { detail },
+            false => ContainerError::PerhapsBegun { detail },
+        };
+    }
     if says(&["chdir to cwd", "chdir to `"]) {
         return ContainerError::NotExecutable { detail };
     }
@@ -184,6 +193,21 @@ mod tests {
             refused,
         );
         check("sandbox container \"x\" is not running", lost);
+        let never_begun = |detail| ContainerError::NeverBegun { detail };
+        check(
+            "failed to create containerd task: failed to start shim: start failed: context canceled",
+            never_begun,
+        );
+        check(
+            "failed to create containerd task: failed to start shim: start failed: : signal: \
+             killed: unknown",
+            never_begun,
+        );
+        let perhaps_begun = |detail| ContainerError::PerhapsBegun { detail };
+        check(
+            "failed to start containerd task \"x\": context canceled",
+            perhaps_begun,
+        );
     }
 
     #[test]

@@ -53,6 +53,16 @@ impl RpcError {
         matches!(self, Self::Said { words, .. } if words.contains("is reserved for"))
     }
 
+    /// Whether an earlier start of the same container is still under way.
+    pub(crate) fn is_being_started(&self) -> bool {
+        matches!(self, Self::Said { words, .. } if words.contains("already in starting state"))
+    }
+
+    /// Whether a container is past its start already.
+    pub(crate) fn is_started_before(&self) -> bool {
+        matches!(self, Self::Said { words, .. } if words.contains("is in CONTAINER_"))
+    }
+
     /// The fact, for people.
     pub(crate) fn words(&self) -> String {
         match self {

@@ -67,6 +67,13 @@ impl Unit {
         self.watching.store(false, Ordering::Release);
     }
 
+    /// Nothing of it is followed any more: its program never began.
+    fn abandon(&self) {
+        if let Some(task) = self.pump_task.lock().take() {
+            task.abort();
+        }
+    }
+
     pub(crate) fn set_pump_task(&self, task: Option<AbortHandle>) {
         *self.pump_task.lock() = task;
     }
@@ -74,9 +81,7 @@ impl Unit {
 
 impl Drop for Unit {
     fn drop(&mut self) {
-        if let Some(task) = self.pump_task.lock().take() {
-            task.abort();
-        }
+        self.abandon();
     }
 }
 
@@ -126,8 +131,23 @@ impl Tracker {
         Some((unit, Inserted::Now))
     }
 
-    pub(crate) fn remove(&self, key: &UnitKey) {
-        self.0.lock().units.remove(key);
+    /// Whether this is still what is known by its key: another container may have its place.
+    pub(crate) fn knows(&self, unit: &Arc<Unit>) -> bool {
+        self.get(&unit.key)
+            .is_some_and(|known| Arc::ptr_eq(&known, unit))
+    }
+
+    /// Forgets a container whose program never began. Another one may be made in its place.
+    pub(crate) fn forget(&self, unit: &Arc<Unit>) {
+        unit.abandon();
+        let mut tracked = self.0.lock();
+        if tracked
+            .units
+            .get(&unit.key)
+            .is_some_and(|known| Arc::ptr_eq(known, unit))
+        {
+            tracked.units.remove(&unit.key);
+        }
     }
 
     /// The book of an attempt: the one that is there, or else this one.

@@ -228,6 +228,8 @@ pub(crate) fn container_error(error: &ContainerError) -> container::Error {
         ContainerError::Refused { .. } => container::Error::Refused(sentence),
         ContainerError::NotRunning { .. } => container::Error::NotRunning(sentence),
         ContainerError::SandboxLost { .. } => container::Error::SandboxLost(sentence),
+        ContainerError::NeverBegun { .. } => container::Error::NeverBegun(sentence),
+        ContainerError::PerhapsBegun { .. } => container::Error::PerhapsBegun(sentence),
         ContainerError::UnderWay { .. } => container::Error::UnderWay(sentence),
         ContainerError::Overdue(_) | ContainerError::Unavailable { .. } => {
             container::Error::Unavailable(sentence)

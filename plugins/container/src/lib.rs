@@ -185,6 +185,8 @@ fn sentence(error: container::Error) -> String {
         | container::Error::Denied(sentence)
         | container::Error::NotRunning(sentence)
         | container::Error::SandboxLost(sentence)
+        | container::Error::NeverBegun(sentence)
+        | container::Error::PerhapsBegun(sentence)
         | container::Error::UnderWay(sentence)
         | container::Error::Unavailable(sentence)
         | container::Error::Other(sentence) => sentence,

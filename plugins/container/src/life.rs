@@ -21,6 +21,8 @@ use crate::spec::Plan;
 /// The first and the last pause before the host is asked again.
 const SHORTEST_PAUSE_MS: u64 = 100;
 const LONGEST_PAUSE_MS: u64 = 1000;
+/// Starts of one container that may be cut off. Each takes an end of the daemon, or two minutes.
+const MOST_CUT_OFF: u32 = 5;
 /// What a shell says of a program that is not there.
 const NOT_FOUND: u8 = 127;
 /// What a shell says of a program that is there and does not start.
@@ -285,6 +287,18 @@ impl<'a> Life<'a> {
             Error::NotRunning(sentence) | Error::SandboxLost(sentence) => {
                 Outcome::SandboxLost(sentence)
             }
+            Error::NeverBegun(sentence) => {
+                let unit = named.and_then(|it| self.state.units.get_mut(it.index));
+                match unit.filter(|unit| unit.cut_off < MOST_CUT_OFF) {
+                    Some(unit) => {
+                        unit.stage = Stage::Absent;
+                        unit.cut_off += 1;
+                        return;
+                    }
+                    None => Outcome::RuntimeUnavailable(sentence),
+                }
+            }
+            Error::PerhapsBegun(sentence) => Outcome::Lost(sentence),
             Error::UnderWay(_) => {
                 // Whatever was away is there.
                 self.state.away_since = None;

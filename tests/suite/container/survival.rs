@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use taskwright_tests::task::{exit_code, state};
-use taskwright_tests::{SOON, eventually};
+use taskwright_tests::{Client, SOON, eventually};
 
 use super::{Contained, cause};
 
@@ -114,24 +114,37 @@ fn an_end_that_no_daemon_saw_is_told_by_the_next() {
 }
 
 #[test]
-fn a_daemon_killed_anywhere_in_a_start_starts_exactly_once() {
+fn a_daemon_killed_anywhere_in_a_start_starts_once_or_says_that_nobody_knows() {
     let Some(mut it) = Contained::start() else {
         return;
     };
     let client = it.client();
+    let mut rounds = 0;
+    let mut lost = 0;
     // Of a start that takes some 200 ms; a busy machine spreads them further.
     for (round, delay_ms) in moments(&[0, 45, 95, 150, 220, 20, 70, 120, 180, 280]) {
+        rounds += 1;
         let name = format!("round-{round}");
         let mut body = it.shell(&name, "echo once >> /w/times; cat /w/times; exec sleep 600");
         body["spec"]["container"]["volumeMounts"] = json!([{"name": "w", "mountPath": "/w"}]);
+        body["limits"] = json!({"graceSeconds": 0});
         let id = client.submit(&body)["id"].clone();
         // The moment is the point: there is nothing to wait for.
         std::thread::sleep(Duration::from_millis(delay_ms));
         it.daemon.kill();
         it.daemon.start_again();
-        it.until_printed(&name, "once");
-        let task = client.until_state(&name, "running", SOON);
+        let task = until_settled(&client, &name);
         assert_eq!(task["id"], id);
+        if task["outcome"]["cause"] == "lost" {
+            // The runtime gave the start up when the program may have begun, and says so.
+            lost += 1;
+            assert!(["", "once\n"].contains(&&*it.printed(&name)));
+            client.delete(&format!("/tasks/{name}")).expect(204);
+            client.until_gone(&name, SOON);
+            continue;
+        }
+        assert_eq!(state(&task), "running", "round {round}: {task:#}");
+        it.until_printed(&name, "once");
         let attempts = task["attempts"].as_array().unwrap().len();
         let mut objects = it.objects();
         objects.retain(|one| one.label("taskwright.dev/task") == id.as_str().unwrap());
@@ -148,6 +161,20 @@ fn a_daemon_killed_anywhere_in_a_start_starts_exactly_once() {
         client.until_gone(&name, SOON);
         assert_eq!(it.ids(), Vec::<String>::new(), "round {round}");
     }
+    assert!(lost <= rounds / 3, "{lost} of {rounds} starts were lost");
+}
+
+/// A task once it runs, or has ended.
+fn until_settled(client: &Client, name: &str) -> Value {
+    let begun = std::time::Instant::now();
+    loop {
+        let task = client.task(name);
+        if state(&task) != "waiting" {
+            return task;
+        }
+        assert!(begun.elapsed() < SOON, "it does not settle: {task:#}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
@@ -158,7 +185,9 @@ fn a_daemon_killed_anywhere_in_a_delete_leaves_nothing() {
     let client = it.client();
     for (round, delay_ms) in moments(&[0, 30, 90, 15, 60, 140]) {
         let name = format!("round-{round}");
-        client.submit(&it.shell(&name, "echo ready; exec sleep 600"));
+        let mut body = it.shell(&name, "echo ready; exec sleep 600");
+        body["limits"] = json!({"graceSeconds": 0});
+        client.submit(&body);
         it.until_printed(&name, "ready");
         client.delete(&format!("/tasks/{name}")).expect(204);
         std::thread::sleep(Duration::from_millis(delay_ms));

@@ -92,8 +92,9 @@ fn told(error: ContainerError) -> ExecError {
         | ContainerError::Refused { .. }
         | ContainerError::ImageUnavailable { .. } => ExecError::Refused(sentence),
         ContainerError::Overdue(_) => ExecError::Overdue(sentence),
-        ContainerError::UnderWay { .. } | ContainerError::Unavailable { .. } => {
-            ExecError::Unavailable(sentence)
-        }
+        ContainerError::NeverBegun { .. }
+        | ContainerError::PerhapsBegun { .. }
+        | ContainerError::UnderWay { .. }
+        | ContainerError::Unavailable { .. } => ExecError::Unavailable(sentence),
     }
 }

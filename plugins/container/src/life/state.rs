@@ -36,6 +36,8 @@ pub(super) struct Unit {
     pub(super) doubt: Option<Doubt>,
     /// The grace that its stop was asked with.
     pub(super) told_grace: Option<u64>,
+    /// How many of its starts were cut off.
+    pub(super) cut_off: u32,
 }
 
 /// How far a container is. Times are in milliseconds since 1970.
@@ -81,6 +83,7 @@ impl State {
             stage: Stage::Absent,
             doubt: None,
             told_grace: None,
+            cut_off: 0,
         };
         Self {
             version: VERSION,

@@ -40,6 +40,7 @@ fn an_error_at_any_step_ends_the_attempt_with_its_sentence() {
             (Error::Denied(text()), "ExitedBecause((126"),
             (Error::NotRunning(text()), "SandboxLost"),
             (Error::SandboxLost(text()), "SandboxLost"),
+            (Error::PerhapsBegun(text()), "Lost"),
         ] {
             let play = played(step, error.clone());
             let Ok(Step::Done(outcome)) = &play.last else {
@@ -59,6 +60,33 @@ fn an_error_at_any_step_ends_the_attempt_with_its_sentence() {
         let play = played(step, Error::Other(text()));
         assert!(matches!(play.last, Err(Failure::Other(_))), "{asked}");
     }
+}
+
+#[test]
+fn a_container_whose_start_was_cut_off_is_made_anew() {
+    let cut_off = || Fault::Answer(Error::NeverBegun("cut off".to_owned()));
+    let mut play = Play::unplayed(single());
+    play.world.fault = Some((3, cut_off()));
+    play.start();
+    play.waits_running();
+    play.asked(&[
+        "image busybox",
+        "sandbox",
+        "create main",
+        "start main",
+        "create main",
+        "start main",
+    ]);
+}
+
+#[test]
+fn a_container_whose_start_is_always_cut_off_is_given_up() {
+    let mut play = Play::unplayed(single());
+    play.world.is_cut_off = true;
+    play.start();
+    play.ends_with(&Outcome::RuntimeUnavailable("cut off".to_owned()));
+    let starts = play.world.asked.iter().filter(|it| *it == "start main");
+    assert_eq!(starts.count(), 6);
 }
 
 #[test]

@@ -110,6 +110,8 @@ pub(super) struct World {
     pub(super) fault: Option<(usize, Fault)>,
     /// While it is true, the runtime is away.
     pub(super) is_away: bool,
+    /// While it is true, starts are cut off.
+    pub(super) is_cut_off: bool,
     pub(super) asked: Vec<String>,
     containers: BTreeMap<String, ContainerState>,
     requests: BTreeMap<String, ContainerRequest>,
@@ -126,6 +128,7 @@ impl World {
             address: Some("10.0.0.7"),
             fault: None,
             is_away: false,
+            is_cut_off: false,
             asked: Vec::new(),
             containers: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -201,6 +204,9 @@ impl World {
                 let Some(state) = self.containers.get_mut(&unit.name) else {
                     return Answer::Start(Err(Error::NotRunning(unit.name.clone())));
                 };
+                if self.is_cut_off {
+                    return Answer::Start(Err(Error::NeverBegun("cut off".to_owned())));
+                }
                 if *state == ContainerState::Created {
                     *self.starts.entry(unit.name.clone()).or_default() += 1;
                     *state = match self.at_once.get(&unit.name) {
