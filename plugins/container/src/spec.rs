@@ -4,9 +4,11 @@
 //! that would change what runs or how it ends and that is not carried out here is refused by
 //! name; what it refuses is listed in [`refused`]. Nothing is asked of the host in here.
 
+mod capability;
 mod container;
 mod env;
 mod expand;
+mod image;
 mod json;
 mod pod;
 mod quantity;

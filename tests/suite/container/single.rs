@@ -329,6 +329,24 @@ fn what_is_wrong_with_a_container_is_told_at_its_field() {
             "/spec/container/volumeMounts/0/mountPath",
         ),
         (
+            json!({"volumeMounts": [{"name": "v", "mountPath": "/proc/x"}]}),
+            "/spec/container/volumeMounts/0/mountPath",
+        ),
+        (json!({"workingDir": "tmp"}), "/spec/container/workingDir"),
+        (json!({"image": "Upper/case"}), "/spec/container/image"),
+        (
+            json!({"env": [{"name": "", "value": "x"}]}),
+            "/spec/container/env/0/name",
+        ),
+        (
+            json!({"securityContext": {"capabilities": {"drop": ["FLY"]}}}),
+            "/spec/container/securityContext/capabilities/drop/0",
+        ),
+        (
+            json!({"resources": {"limits": {"memory": "5Mi"}}}),
+            "/spec/container/resources/limits/memory",
+        ),
+        (
             json!({"resources": {"limits": {"memory": "lots"}}}),
             "/spec/container/resources/limits/memory",
         ),

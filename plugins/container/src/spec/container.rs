@@ -6,7 +6,7 @@ use taskwright_plugin_sdk::container::{ContainerRequest, Identity, PullPolicy, R
 use super::env::{self, Limits, Sources};
 use super::json::{MOST_ID, Object};
 use super::volume::{self, Unlisted, Volumes};
-use super::{Container, quantity, refused};
+use super::{Container, capability, image, quantity, refused};
 
 /// What is said of all containers, where one says nothing itself.
 #[derive(Clone, Default)]
@@ -37,13 +37,14 @@ pub(super) fn read(
 ) -> Option<Container> {
     refused::check(container, refused::CONTAINER);
     let image = container.text("image");
-    if image.is_none() {
-        container.problem("image", "must name an image");
+    match (image, container.get("image")) {
+        (Some(name), Some(node)) => image::check(&node, name),
+        _ => container.problem("image", "must name an image"),
     }
     let env = env::read(container, limits, around.sources);
     let mounts = volume::mounts(container, around.volumes, around.unlisted);
     let policy = policy(container);
-    let working_dir = container.text("workingDir").map(str::to_owned);
+    let working_dir = working_dir(container);
     let command = container.texts("command");
     if command.first().is_some_and(String::is_empty) {
         container.problems.add(
@@ -82,6 +83,18 @@ pub(super) fn read(
         expands: around.expands,
         policy: policy.unwrap_or(PullPolicy::IfNotPresent),
     })
+}
+
+fn working_dir(container: &Object<'_>) -> Option<String> {
+    const KEY: &str = "workingDir";
+    let path = container.text(KEY)?;
+    if !path.starts_with('/') {
+        container.problem(
+            KEY,
+            "must be an absolute path in the container: there is none that it could begin at",
+        );
+    }
+    Some(path.to_owned())
 }
 
 fn policy(container: &Object<'_>) -> Option<PullPolicy> {
@@ -188,12 +201,12 @@ fn capability_names(capabilities: &Object<'_>, key: &str) -> Vec<String> {
         let Some(text) = node.text() else {
             continue;
         };
-        let name = text.strip_prefix("CAP_").unwrap_or(text);
-        let allowed = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-        if name.is_empty() || !name.bytes().all(allowed) {
-            node.problem("must be the name of a capability, as NET_ADMIN, or ALL");
+        match capability::known(text) {
+            Some(name) => names.push(name.to_owned()),
+            None => node.problem(format!(
+                "is {text:?}, and Linux has no such capability: say one, as NET_ADMIN, or ALL"
+            )),
         }
-        names.push(name.to_owned());
     }
     names
 }

@@ -56,9 +56,18 @@ pub(super) fn read(container: &Object<'_>, own: Limits, sources: &Sources<'_>) -
 }
 
 fn variable(entry: &Object<'_>, own: Limits, sources: &Sources<'_>) -> Option<Variable> {
-    let name = entry.text("name").unwrap_or_default();
+    let name = match entry.get("name") {
+        Some(node) => node.text()?,
+        None => "",
+    };
+    if name.is_empty() {
+        entry.problem("name", "must name the variable");
+    }
     if name.contains('=') {
-        entry.problem("name", "must not hold =");
+        entry.problem(
+            "name",
+            "must not hold =: what follows it would be the value",
+        );
     }
     let written = entry.text("value");
     let from = entry.get("valueFrom");
@@ -70,8 +79,7 @@ fn variable(entry: &Object<'_>, own: Limits, sources: &Sources<'_>) -> Option<Va
         Some(from) => source(&from.object()?, own, sources)?,
         None => Value::Written(written.unwrap_or_default().to_owned()),
     };
-    // The reference executor skips entries without a name, and clients count on that.
-    (!name.is_empty()).then(|| Variable {
+    Some(Variable {
         name: name.to_owned(),
         value,
     })

@@ -9,6 +9,9 @@ const MOST_DIGITS: usize = 24;
 /// Kubernetes' own largest exponent.
 const MOST_EXPONENT: i32 = 18;
 
+/// With less memory a start may fail: what starts a container, some MiB, counts as its own.
+const LEAST_MEMORY_BYTES: u64 = 6 << 20;
+
 /// A quantity in thousandths, rounded up. `None` if the text is no quantity, or a negative one.
 pub(crate) fn thousandths(text: &str) -> Option<u128> {
     let number_ends = text
@@ -105,6 +108,12 @@ pub(crate) fn cpu(node: &Node<'_>) -> Option<u32> {
 pub(crate) fn memory(node: &Node<'_>) -> Option<u64> {
     let thousandths = read(node, "\"64Mi\" or \"1G\"")?;
     let bytes = positive(node, thousandths.div_ceil(1000))?;
+    if bytes < u128::from(LEAST_MEMORY_BYTES) {
+        node.problem(
+            "must be at least 6Mi: what starts a container counts as its own, and with less it may \
+             not start",
+        );
+    }
     // The kernel's own counters are signed.
     let fitting = i64::try_from(bytes)
         .ok()

@@ -103,6 +103,29 @@ fn checked_path<'a>(node: &Node<'a>) -> Option<&'a str> {
     is_plain.then_some(path)
 }
 
+/// The parts of a path, however it is written.
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    let parts = path.split('/');
+    parts.filter(|part| !part.is_empty() && *part != ".")
+}
+
+/// Why nothing can be mounted at this path of a container, if so.
+fn is_taken_by_runtime(path: &str) -> Option<&'static str> {
+    let mut parts = parts(path);
+    match (parts.next(), parts.next()) {
+        (None, _) => Some("/ is the image's own: mount at a directory below it"),
+        (Some("proc" | "sys"), _) => Some(
+            "/proc and /sys are the kernel's, and nothing is mounted at or below them: choose \
+             another path",
+        ),
+        (Some("dev"), None) => Some(
+            "/dev is filled by the container runtime: choose another path, or one below it, as \
+             /dev/shm",
+        ),
+        _ => None,
+    }
+}
+
 /// Reads the `volumeMounts` of a container.
 pub(super) fn mounts(
     container: &Object<'_>,
@@ -121,7 +144,10 @@ pub(super) fn mounts(
         let Some(mount) = mount(&entry, volumes, unlisted) else {
             continue;
         };
-        if mounts.iter().any(|other| other.path == mount.path) {
+        if mounts
+            .iter()
+            .any(|other| parts(&other.path).eq(parts(&mount.path)))
+        {
             entry.problem("mountPath", "is where another volume is mounted");
         }
         mounts.push(mount);
@@ -132,7 +158,11 @@ pub(super) fn mounts(
 fn mount(entry: &Object<'_>, volumes: &Volumes<'_>, unlisted: Unlisted) -> Option<Mount> {
     refused::check(entry, refused::MOUNT);
     let path = match entry.get("mountPath") {
-        Some(node) => checked_path(&node),
+        Some(node) => checked_path(&node).inspect(|path| {
+            if let Some(why) = is_taken_by_runtime(path) {
+                node.problem(why);
+            }
+        }),
         None => {
             entry.problem("mountPath", "must be an absolute path in the container");
             None

@@ -223,13 +223,100 @@ fn mistakes_of_containers_are_refused_at_their_places() {
             "another",
         ),
         (
+            json!({"volumeMounts": [{"name": "a", "mountPath": "/a/b"}, {"name": "b", "mountPath": "//a/./b/"}]}),
+            "/volumeMounts/1/mountPath",
+            "another",
+        ),
+        (json!({"workingDir": "srv/app"}), "/workingDir", "absolute"),
+        (json!({"workingDir": "."}), "/workingDir", "absolute"),
+        (json!({"image": "Busybox"}), "/image", "lower case"),
+        (json!({"image": "a b"}), "/image", "space"),
+        (json!({"image": "a".repeat(5000)}), "/image", "4096"),
+        (
+            json!({"resources": {"memory": "6291455"}}),
+            "/resources/memory",
+            "6Mi",
+        ),
+        (
+            json!({"resources": {"limits": {"memory": 1}}}),
+            "/resources/limits/memory",
+            "6Mi",
+        ),
+        (
+            json!({"securityContext": {"capabilities": {"add": ["KILL", "FLY"]}}}),
+            "/securityContext/capabilities/add/1",
+            "FLY",
+        ),
+        (
+            json!({"securityContext": {"capabilities": {"drop": [""]}}}),
+            "/securityContext/capabilities/drop/0",
+            "NET_ADMIN",
+        ),
+        (
             json!({"ports": [{"containerPort": 80, "hostPort": 80}]}),
             "/ports/0/hostPort",
             "forwarded",
         ),
     ] {
         let mut document = fields;
-        document["image"] = json!("a");
+        if document.get("image").is_none() {
+            document["image"] = json!("a");
+        }
         refused(CONTAINER, &document, &format!("/container{place}"), text);
     }
+}
+
+#[test]
+fn nothing_is_mounted_where_the_kernel_or_the_runtime_is() {
+    let mounted_at =
+        |path: &str| json!({"image": "a", "volumeMounts": [{"name": "v", "mountPath": path}]});
+    for path in [
+        "/",
+        "//",
+        "/.",
+        "/proc",
+        "/proc/",
+        "/./proc",
+        "//proc/meminfo",
+        "/sys",
+        "/sys/fs/cgroup",
+        "/dev",
+        "/dev/",
+        "/a/..",
+        "/dev/../proc",
+        "/a\0b",
+        "a",
+        "",
+    ] {
+        let found = places(CONTAINER, &mounted_at(path));
+        assert_eq!(found, ["/container/volumeMounts/0/mountPath"], "{path:?}");
+    }
+    for path in [
+        "/a", "/dev/shm", "/dev/x", "/process", "/system", "/a/proc", "/a/..b", "/a/",
+    ] {
+        assert!(places(CONTAINER, &mounted_at(path)).is_empty(), "{path:?}");
+    }
+    // The machine's own are the operator's to allow.
+    let document = json!({
+        "image": "a", "volumes": [{"name": "v", "hostPath": "/proc"}],
+        "volumeMounts": [{"name": "v", "mountPath": "/host/proc"}],
+    });
+    assert!(places(CONTAINER, &document).is_empty());
+}
+
+#[test]
+fn capabilities_are_named_as_runtimes_want_them() {
+    let plan = container(&json!({"image": "a", "securityContext": {"capabilities": {
+        "add": ["CAP_NET_ADMIN", "sys_time"], "drop": ["all", "cap_kill"],
+    }}}));
+    let request = plan.containers[0].request(None).unwrap();
+    assert_eq!(request.add_capabilities, ["NET_ADMIN", "SYS_TIME"]);
+    assert_eq!(request.drop_capabilities, ["ALL", "KILL"]);
+}
+
+#[test]
+fn the_least_memory_is_enough() {
+    let plan = container(&json!({"image": "a", "resources": {"memory": "6Mi"}}));
+    let found = plan.containers[0].request(None).unwrap().resources;
+    assert_eq!(found.memory_bytes, Some(6 << 20));
 }

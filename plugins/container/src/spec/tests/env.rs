@@ -22,7 +22,6 @@ fn values_come_from_fields_and_limits() {
                 {"name": "BYTES", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "0"}}},
                 {"name": "URL", "value": "http://$(IP)/$(APP)"},
                 {"name": "EMPTY"},
-                {"name": ""},
             ]},
             {"name": "two", "image": "a", "env": [
                 {"name": "CPU", "valueFrom": {"resourceFieldRef": {"containerName": "one", "resource": "limits.cpu"}}},
@@ -180,6 +179,25 @@ fn what_cannot_be_resolved_is_refused_by_name() {
         "/container/env/0/valueFrom/fieldRef/fieldPath",
         "network",
     );
+}
+
+#[test]
+fn names_and_values_that_no_process_can_have_are_refused() {
+    for (entry, field, text) in [
+        (json!({"name": ""}), "name", "must name"),
+        (json!({"value": "x"}), "name", "must name"),
+        (json!({"name": null, "value": "x"}), "name", "must name"),
+        (json!({"name": "A=B", "value": "x"}), "name", "="),
+        (json!({"name": "A\0B", "value": "x"}), "name", "NUL"),
+        (json!({"name": "A", "value": "x\0y"}), "value", "NUL"),
+    ] {
+        let env = json!([{"name": "BEFORE", "value": ""}, entry]);
+        let place = format!("/container/env/1/{field}");
+        let document = json!({"image": "a", "env": env});
+        refused(CONTAINER, &document, &place, text);
+        let place = format!("/podTemplateSpec/spec/containers/0/env/1/{field}");
+        refused(POD, &pod_of(json!({"env": env})), &place, text);
+    }
 }
 
 #[test]

@@ -125,6 +125,34 @@ fn lists_of_containers_are_checked_as_a_whole() {
 }
 
 #[test]
+fn what_could_not_start_is_refused_in_every_list() {
+    let bad = json!({
+        "name": "a", "image": "A/b c", "workingDir": "tmp",
+        "volumeMounts": [{"name": "v", "mountPath": "/proc/x"}],
+        "resources": {"limits": {"memory": "5Mi"}},
+        "securityContext": {"capabilities": {"drop": ["CAP_NOTHING"]}},
+        "env": [{"name": "", "value": "x"}],
+    });
+    let fields = [
+        "env/0/name",
+        "image",
+        "resources/limits/memory",
+        "securityContext/capabilities/drop/0",
+        "volumeMounts/0/mountPath",
+        "workingDir",
+    ];
+    for list in ["initContainers", "containers"] {
+        let good = json!([{"name": "b", "image": "a"}]);
+        let mut spec = json!({"volumes": [{"name": "v"}], "containers": good});
+        spec[list] = json!([bad]);
+        let mut found = places(POD, &json!({"spec": spec}));
+        found.sort();
+        let expected = fields.map(|it| format!("/podTemplateSpec/spec/{list}/0/{it}"));
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
 fn a_user_that_must_not_be_root_is_known() {
     let place = "/podTemplateSpec/spec/containers/0/securityContext";
     for (context, text) in [
