@@ -252,6 +252,10 @@ pub enum MountSource {
     EmptyDir(String),
 }
 
+/// The least memory that a container is sure to start with: what starts it counts as its own, and
+/// takes some MiB, how many is a matter of the runtime's version.
+pub const LEAST_MEMORY_BYTES: u64 = 6 << 20;
+
 /// How a container is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerState {

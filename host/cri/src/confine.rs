@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use taskwright_capability::ContainerError;
+use taskwright_capability::container::LEAST_MEMORY_BYTES;
 use taskwright_model::{Confinement, Enforced, Mechanism, Restriction};
 
 use crate::messages::LinuxContainerResources;
@@ -120,7 +121,12 @@ fn impose(
             resources.cpu_shares = (millis * 1024 / 1000).max(LEAST_CPU_SHARES);
         }
         Restriction::Memory => {
-            let bytes = i64::try_from(wanted.memory_bytes.unwrap_or(0)).unwrap_or(i64::MAX);
+            let bytes = wanted.memory_bytes.unwrap_or(0);
+            if bytes < LEAST_MEMORY_BYTES {
+                // The runtime would try, and say something else each time.
+                return Err("it is sure to start only from 6Mi on");
+            }
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             resources.memory_limit_in_bytes = bytes;
             if machine.swap {
                 // Memory and swap together: no swap.
@@ -197,7 +203,7 @@ mod tests {
     fn limits_are_said_in_the_kernels_units() {
         let wanted = Confinement {
             cpu_millis: Some(1500),
-            memory_bytes: Some(1 << 20),
+            memory_bytes: Some(64 << 20),
             pids: Some(12),
             ..Confinement::default()
         };
@@ -205,8 +211,8 @@ mod tests {
         let said = &confined.resources;
         assert_eq!((said.cpu_period, said.cpu_quota), (100_000, 150_000));
         assert_eq!(said.cpu_shares, 1536);
-        assert_eq!(said.memory_limit_in_bytes, 1 << 20);
-        assert_eq!(said.memory_swap_limit_in_bytes, 1 << 20);
+        assert_eq!(said.memory_limit_in_bytes, 64 << 20);
+        assert_eq!(said.memory_swap_limit_in_bytes, 64 << 20);
         assert_eq!(said.unified.get("pids.max").map(String::as_str), Some("12"));
         for restriction in wanted.restrictions() {
             assert_eq!(
@@ -224,7 +230,7 @@ mod tests {
         };
         let wanted = Confinement {
             pids: Some(3),
-            memory_bytes: Some(4096),
+            memory_bytes: Some(LEAST_MEMORY_BYTES),
             ..Confinement::default()
         };
         let confined = confine(&wanted, &machine).unwrap();
@@ -253,6 +259,23 @@ mod tests {
         let confined = confine(&wanted, &v2()).unwrap();
         assert_eq!(confined.enforced.get(Restriction::OpenFiles), None);
         assert!(confined.enforced.get(Restriction::User).is_some());
+    }
+
+    #[test]
+    fn memory_that_no_container_starts_with_is_no_limit() {
+        let mut wanted = Confinement {
+            memory_bytes: Some(LEAST_MEMORY_BYTES - 1),
+            ..Confinement::default()
+        };
+        let refused = confine(&wanted, &v2()).unwrap_err().to_string();
+        assert!(
+            refused.contains("memory") && refused.contains("6Mi"),
+            "{refused}"
+        );
+        wanted.best_effort = true;
+        let confined = confine(&wanted, &v2()).unwrap();
+        assert_eq!(confined.enforced.get(Restriction::Memory), None);
+        assert_eq!(confined.resources, LinuxContainerResources::default());
     }
 
     #[test]

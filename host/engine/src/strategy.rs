@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
+use taskwright_capability::container::LEAST_MEMORY_BYTES;
 use taskwright_control::port::{
     PluginInfo, Plugins, SpecProblem, Step, Stepped, Strategies, StrategyError, StrategyEvent,
     StrategyTask,
@@ -140,9 +141,19 @@ impl Runtimes {
             self.host.process.enforceable().await.unwrap_or_default()
         } else {
             // The rest is between the container runtime and the machine.
-            let beyond = [Restriction::OpenFiles, Restriction::FileSize];
             let why = "CRI has no word for it";
-            beyond.map(|one| (one, Err(why.to_owned()))).into()
+            let mut beyond = vec![(Restriction::OpenFiles, why), (Restriction::FileSize, why)];
+            if confinement
+                .memory_bytes
+                .is_some_and(|bytes| bytes < LEAST_MEMORY_BYTES)
+            {
+                beyond.push((
+                    Restriction::Memory,
+                    "a container is sure to start only from 6Mi on",
+                ));
+            }
+            let told = |(one, why): (_, &str)| (one, Err(why.to_owned()));
+            beyond.into_iter().map(told).collect()
         };
         enforceable
             .into_iter()

@@ -228,6 +228,8 @@ fn what_a_runtime_cannot_do_is_refused_or_left_out_and_said() {
     let mut body = it.shell("strict", "true");
     body["resources"] = json!({"openFiles": 64});
     refused(&it, &body, "/resources/openFiles", "CRI");
+    body["resources"] = json!({"memory": "2Mi"});
+    refused(&it, &body, "/resources/memory", "6Mi");
     let mut body = it.shell("lenient", "true");
     body["resources"] = json!({"openFiles": 64, "cpu": 1});
     body["bestEffort"] = json!(true);
