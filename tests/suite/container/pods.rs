@@ -176,6 +176,9 @@ fn containers_of_initialization_run_first_and_in_order() {
     let logs = it.client().get("/tasks/failing/logs?stream=stderr").text();
     assert_eq!(logs, "why\n");
     assert_eq!(ended["podStatus"]["phase"], "Failed");
+    let main = container_state(&ended, "main");
+    assert_eq!(main["waiting"]["reason"], "PodInitializing", "{ended:#}");
+    assert_eq!(main["terminated"], Value::Null, "{ended:#}");
 
     let slow = pod(
         "slow",

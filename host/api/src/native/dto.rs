@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use taskwright_model::{
     Attempt, Confinement, ExitStatus, Outcome, Part, ProcessSpec, RetryPolicy, Task, TaskId,
-    TimeLimits, Work,
+    TaskState, TimeLimits, Work,
 };
 
 use super::parse::{CONTAINER, POD_TEMPLATE};
@@ -464,10 +464,17 @@ struct ContainerStatus<'a> {
 impl<'a> PodStatus<'a> {
     fn of(task: &'a Task, state: &'a State<'a>) -> Self {
         let parts = task.attempt().map(|attempt| &*attempt.remarks.parts);
+        // Whoever tells of parts does so at the end as well, if it lives to see it.
+        let untold_end = match &task.state {
+            TaskState::Ended { outcome, .. } => {
+                matches!(outcome, Outcome::PluginFault { .. } | Outcome::Lost { .. })
+            }
+            _ => false,
+        };
         let mut containers: Vec<ContainerStatus<'a>> = parts
             .unwrap_or_default()
             .iter()
-            .map(|part| ContainerStatus::of(part, state))
+            .map(|part| ContainerStatus::of(part, state, untold_end))
             .collect();
         if containers.is_empty() {
             // Nobody told of them yet: they are as the pod is.
@@ -512,11 +519,13 @@ fn names_of(task: &Task) -> Vec<String> {
 }
 
 impl<'a> ContainerStatus<'a> {
-    /// A part as it is, unless the task has ended in a way that its parts were not told of.
-    fn of(part: &'a Part, task: &'a State<'a>) -> Self {
+    /// A part as it is, unless the task has ended in a way that its parts were not told of. One
+    /// that never had its turn waits for it still, as behind an init container that failed.
+    fn of(part: &'a Part, task: &'a State<'a>, untold_end: bool) -> Self {
+        let has_ended = matches!(task, State::Terminated(_));
         let state = match State::of_part(part) {
-            State::Terminated(ended) => Cow::Owned(State::Terminated(ended)),
-            _ if matches!(task, State::Terminated(_)) => Cow::Borrowed(task),
+            State::Running(_) if has_ended => Cow::Borrowed(task),
+            State::Waiting(_) if has_ended && untold_end => Cow::Borrowed(task),
             state => Cow::Owned(state),
         };
         Self {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use taskwright_model::{
-    Attempt, AttemptNumber, Confinement, ExitStatus, Fault, Limit, Namespace, Outcome, ProcessSpec,
-    Remarks, RetryPolicy, RuntimeName, StopReason, Task, TaskId, TaskKey, TaskName, TaskSpec,
-    TaskState, TimeLimits, Timestamp, Work,
+    Attempt, AttemptNumber, Confinement, ExitStatus, Fault, Limit, Namespace, Outcome, Part,
+    PartState, ProcessSpec, Remarks, RetryPolicy, RuntimeName, StopReason, Task, TaskId, TaskKey,
+    TaskName, TaskSpec, TaskState, TimeLimits, Timestamp, Work,
 };
 
 use super::dto::{EnvValues, write_task};
@@ -293,6 +293,59 @@ fn a_retry_waits_and_its_last_end_is_told() {
         json_of(&one)["status"]["lastState"]["terminated"]["exitCode"],
         9
     );
+}
+
+/// The states of a pod's containers, once its attempt that ran from second 2 has this outcome.
+fn containers_at_the_end(outcome: Outcome, parts: Vec<PartState>) -> Vec<Value> {
+    let mut one = task(TaskState::Ended {
+        at: at(9),
+        outcome: outcome.clone(),
+    });
+    let mut spec = TaskSpec::clone(&one.spec);
+    spec.work = Work::Document {
+        kind: "podTemplateSpec".to_owned(),
+        json: "{}".into(),
+    };
+    one.spec = spec.into();
+    let mut last = attempt(1, None, Some(outcome));
+    let parts = parts.into_iter().map(|state| Part {
+        name: "c".to_owned(),
+        state,
+    });
+    last.remarks.parts = parts.collect();
+    one.attempts = vec![last];
+    let found = json_of(&one);
+    let statuses = found["podStatus"]["containerStatuses"].as_array().unwrap();
+    assert!(statuses.iter().all(|status| status["ready"] == false));
+    assert_eq!(found["podStatus"]["phase"], "Failed");
+    statuses.iter().map(|one| one["state"].clone()).collect()
+}
+
+#[test]
+fn a_container_that_never_ran_waits_and_was_not_started() {
+    let parts = || {
+        vec![
+            PartState::Waiting("PodInitializing".to_owned()),
+            PartState::Running(at(3)),
+        ]
+    };
+    let failed = Outcome::Exited {
+        code: 4,
+        message: Some("init container setup ended with exit code 4".to_owned()),
+    };
+    let states = containers_at_the_end(failed, parts());
+    let waiting = json!({"waiting": {"reason": "PodInitializing", "message": ""}});
+    assert_eq!(states[0], waiting);
+    assert_eq!(states[1]["terminated"]["exitCode"], 4);
+
+    // Nobody told of the parts' own ends.
+    let fault = Outcome::PluginFault {
+        runtime: "container".to_owned(),
+        message: "it trapped".to_owned(),
+    };
+    for state in containers_at_the_end(fault, parts()) {
+        assert_eq!(state["terminated"]["reason"], "PluginFault");
+    }
 }
 
 #[test]

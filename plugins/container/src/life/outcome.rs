@@ -10,6 +10,11 @@ pub(super) fn of_init(name: &str, unit: &Unit) -> Option<Outcome> {
     failed(unit, Some(&format!("init container {name}")))
 }
 
+/// Whether a container ended, and well.
+pub(super) fn has_succeeded(unit: &Unit) -> bool {
+    unit.has_ended() && failed(unit, None).is_none()
+}
+
 /// The outcome of containers that all ended: that of the first, in their order, that did not end
 /// with 0.
 pub(super) fn of_all(life: &Life<'_>) -> Outcome {

@@ -6,7 +6,7 @@ use taskwright_plugin_sdk::Outcome;
 use taskwright_plugin_sdk::status::{Part, PartEnd, PartState};
 
 use super::Life;
-use super::outcome::code_of_signal;
+use super::outcome::{self, code_of_signal};
 use super::state::{Stage, Status, Unit};
 
 /// All parts. `ended_at` is there once the attempt is over: what still runs then ends with it.
@@ -57,7 +57,7 @@ fn waits_for(life: &Life<'_>, image: &str) -> &'static str {
         && wanted.is_some_and(|wanted| wanted.name == image);
     if is_refused {
         "ErrImagePull"
-    } else if life.init().any(|(_, unit)| !unit.has_ended()) {
+    } else if life.init().any(|(_, unit)| !outcome::has_succeeded(unit)) {
         "PodInitializing"
     } else {
         "ContainerCreating"

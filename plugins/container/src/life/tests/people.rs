@@ -95,6 +95,30 @@ fn a_pod_tells_why_a_container_was_not_started() {
 }
 
 #[test]
+fn containers_that_never_had_their_turn_wait_for_it() {
+    for end in [code(4), world::signal(9), world::out_of_memory()] {
+        let mut play = Play::unplayed(three());
+        play.start();
+        told(
+            &mut play,
+            waiting("PodInitializing"),
+            waiting("PodInitializing"),
+        );
+        play.exits("setup", end);
+        assert!(matches!(play.last, Ok(Step::Done(_))), "{:?}", play.last);
+        assert_eq!(play.parts, None, "nothing changed for them");
+    }
+    let mut play = Play::unplayed(three());
+    play.world.ends_at_once("setup", code(4));
+    play.start();
+    told(
+        &mut play,
+        waiting("PodInitializing"),
+        waiting("PodInitializing"),
+    );
+}
+
+#[test]
 fn an_end_that_nobody_knows_has_no_code() {
     let mut play = Play::unplayed(three());
     play.world.ends_at_once("setup", code(0));
