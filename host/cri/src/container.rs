@@ -293,7 +293,7 @@ impl Inner {
         };
         match fault::starting(&words) {
             ContainerError::Refused { detail } => {
-                if self.is_sandbox_lost(attempt_of(&unit.key), &detail).await {
+                if self.is_sandbox_lost(attempt_of(&unit.key), &words).await {
                     return Err(ContainerError::SandboxLost { detail });
                 }
                 let detail = with_pids_hint(detail, limit);

@@ -123,7 +123,10 @@ fn explain(error: RpcError, timeout: Duration) -> ContainerError {
             code: Code::ResourceExhausted | Code::OutOfRange,
             words,
         } => ContainerError::Refused {
-            detail: format!("the command printed more than the runtime answers at once: {words}"),
+            detail: format!(
+                "the command printed more than the runtime answers at once: {}",
+                fault::brief(&words)
+            ),
         },
         RpcError::Said { words, .. } if words.contains("timed out") => {
             ContainerError::Overdue(timeout)
@@ -137,9 +140,12 @@ fn failed(code: Code, words: String) -> ContainerError {
     match fault::starting(&words) {
         ContainerError::Refused { .. } | ContainerError::SandboxLost { .. } => {
             if code == Code::NotFound || fault::is_not_running(&words) {
-                return ContainerError::NotRunning { detail: words };
+                let detail = fault::brief(&words);
+                return ContainerError::NotRunning { detail };
             }
-            ContainerError::Refused { detail: words }
+            ContainerError::Refused {
+                detail: fault::brief(&words),
+            }
         }
         other => other,
     }

@@ -1,12 +1,34 @@
 //! What a failed call means to whoever asked for it.
 //!
 //! Runtimes say most things as `Unknown` with words, so words are looked at: those of runc and
-//! crun as containerd passes them on.
+//! crun as containerd passes them on. They may hold a whole command, so what is passed on is cut.
 
 use taskwright_capability::{ContainerError, StopError};
 use tonic::Code;
 
 use crate::rpc::RpcError;
+
+/// What is passed on of a runtime's words, in bytes. The beginning says what was tried, the end why
+/// it failed; what a task put between them may be long.
+const MOST_WORDS: usize = 1024;
+const MOST_LAST_WORDS: usize = 384;
+const LEFT_OUT: &str = " … ";
+
+/// A runtime's words at a length for people, cut at characters.
+pub(crate) fn brief(words: &str) -> String {
+    if words.len() <= MOST_WORDS {
+        return words.to_owned();
+    }
+    let first = words.floor_char_boundary(MOST_WORDS - MOST_LAST_WORDS - LEFT_OUT.len());
+    let last = words.ceil_char_boundary(words.len() - MOST_LAST_WORDS);
+    let (first, last) = (words.get(..first), words.get(last..));
+    [
+        first.unwrap_or_default(),
+        LEFT_OUT,
+        last.unwrap_or_default(),
+    ]
+    .concat()
+}
 
 /// What is refused before the runtime is asked.
 pub(crate) fn refused(detail: &str) -> ContainerError {
@@ -21,13 +43,19 @@ pub(crate) fn general(error: RpcError) -> ContainerError {
         RpcError::Unreachable(detail) => ContainerError::Unavailable { detail },
         RpcError::Overdue(after) => ContainerError::Overdue(after),
         RpcError::Said { code, words } => match code {
-            Code::NotFound => ContainerError::NotRunning { detail: words },
+            Code::NotFound => ContainerError::NotRunning {
+                detail: brief(&words),
+            },
             Code::InvalidArgument
             | Code::FailedPrecondition
             | Code::OutOfRange
             | Code::PermissionDenied
-            | Code::Unimplemented => ContainerError::Refused { detail: words },
-            _ => ContainerError::Unavailable { detail: words },
+            | Code::Unimplemented => ContainerError::Refused {
+                detail: brief(&words),
+            },
+            _ => ContainerError::Unavailable {
+                detail: brief(&words),
+            },
         },
     }
 }
@@ -35,7 +63,7 @@ pub(crate) fn general(error: RpcError) -> ContainerError {
 /// An order about something that exists, or existed.
 pub(crate) fn order(error: &RpcError) -> StopError {
     StopError::Unavailable {
-        detail: error.words(),
+        detail: brief(&error.words()),
     }
 }
 
@@ -44,7 +72,9 @@ pub(crate) fn order(error: &RpcError) -> StopError {
 pub(crate) fn making_sandbox(error: RpcError) -> ContainerError {
     match error {
         RpcError::Said { words, .. } if words.contains("no runtime for") => {
-            ContainerError::Refused { detail: words }
+            ContainerError::Refused {
+                detail: brief(&words),
+            }
         }
         other => general(other),
     }
@@ -55,15 +85,19 @@ pub(crate) fn making(error: RpcError, image: &str, user: Option<&str>) -> Contai
     match error {
         RpcError::Said { code, words } => {
             if is_lost_sandbox(&words) {
-                return ContainerError::SandboxLost { detail: words };
+                return ContainerError::SandboxLost {
+                    detail: brief(&words),
+                };
             }
             if words.contains("no space left") {
-                return ContainerError::Unavailable { detail: words };
+                return ContainerError::Unavailable {
+                    detail: brief(&words),
+                };
             }
             if code == Code::NotFound && words.contains("image") {
                 return ContainerError::ImageUnavailable {
                     image: image.to_owned(),
-                    detail: words,
+                    detail: brief(&words),
                 };
             }
             // Of containerd, which does not say whom it looked for, and of CRI-O.
@@ -71,10 +105,12 @@ pub(crate) fn making(error: RpcError, image: &str, user: Option<&str>) -> Contai
             if let Some(user) = user
                 && no_user.iter().any(|text| words.contains(text))
             {
-                let detail = format!("its image knows no user {user:?}: {words}");
+                let detail = format!("its image knows no user {user:?}: {}", brief(&words));
                 return ContainerError::Refused { detail };
             }
-            ContainerError::Refused { detail: words }
+            ContainerError::Refused {
+                detail: brief(&words),
+            }
         }
         other => general(other),
     }
@@ -86,14 +122,14 @@ pub(crate) fn pulling(error: RpcError, image: &str) -> ContainerError {
         RpcError::Unreachable(detail) => ContainerError::Unavailable { detail },
         other => ContainerError::ImageUnavailable {
             image: image.to_owned(),
-            detail: other.words(),
+            detail: brief(&other.words()),
         },
     }
 }
 
 /// A program that was not started, in a container's first process or beside it.
 pub(crate) fn starting(words: &str) -> ContainerError {
-    let detail = words.to_owned();
+    let detail = brief(words);
     if is_lost_sandbox(words) {
         return ContainerError::SandboxLost { detail };
     }
@@ -208,6 +244,43 @@ mod tests {
             "failed to start containerd task \"x\": context canceled",
             perhaps_begun,
         );
+    }
+
+    #[test]
+    fn words_that_hold_a_whole_command_are_cut_and_still_understood() {
+        let words = format!(
+            "exec: \"{}\": executable file not found in $PATH",
+            "ä".repeat(9_000)
+        );
+        let ContainerError::NotFound { detail } = starting(&words) else {
+            panic!("what is cut out says nothing of the failure");
+        };
+        assert!(
+            (1000..=MOST_WORDS).contains(&detail.len()),
+            "{}",
+            detail.len()
+        );
+        assert!(detail.starts_with("exec: \"ä"), "{detail}");
+        assert!(
+            detail.ends_with("ä\": executable file not found in $PATH"),
+            "{detail}"
+        );
+        assert!(detail.contains("ä … ä"), "{detail}");
+        let fitting = "x".repeat(MOST_WORDS);
+        assert_eq!(brief(&fitting), fitting);
+        let said = RpcError::Said {
+            code: Code::Unknown,
+            words,
+        };
+        for error in [
+            general(said.clone()),
+            making(said.clone(), "a", None),
+            making_sandbox(said.clone()),
+            pulling(said, "a"),
+        ] {
+            let sentence = error.to_string();
+            assert!(sentence.len() < MOST_WORDS + 100, "{sentence}");
+        }
     }
 
     #[test]
