@@ -139,6 +139,20 @@ fn enforced(task: &Value) -> Vec<&str> {
         .collect()
 }
 
+/// What was left out, and why.
+fn left_out(task: &Value) -> Vec<(&str, &str)> {
+    let told = task["attempts"][0]["notEnforced"].as_array();
+    told.into_iter()
+        .flatten()
+        .map(|one| {
+            (
+                one["restriction"].as_str().unwrap(),
+                one["why"].as_str().unwrap(),
+            )
+        })
+        .collect()
+}
+
 fn memory_beyond_its_limit_ends_it_and_that_is_told(place: &mut Place) {
     let limit = json!({"memory": "32Mi"});
     // A last line without an end.
@@ -335,7 +349,9 @@ fn paths_are_read_only(place: &mut Place) {
         json!(["/no/such/path"]),
     );
     let (ended, _) = place.run(&absent);
-    assert_ne!(ended["outcome"]["cause"], "exit", "{ended:#}");
+    // As a working directory that is not there.
+    assert_eq!(ended["outcome"]["cause"], "exit", "{ended:#}");
+    assert_eq!(exit_code(&ended), 126, "{ended:#}");
     assert!(message(&ended).contains("/no/such/path"), "{ended:#}");
 }
 
@@ -466,7 +482,9 @@ fn powerless() -> Option<Daemon> {
 
 #[test]
 fn what_cannot_be_enforced_is_refused_or_left_out_and_told() {
-    let Some(daemon) = powerless() else { return };
+    let Some(mut daemon) = powerless() else {
+        return;
+    };
     let client = daemon.client();
     let cases = [
         ("resources", json!({"cpu": 1}), "/resources/cpu"),
@@ -489,6 +507,10 @@ fn what_cannot_be_enforced_is_refused_or_left_out_and_told() {
         let ended = client.run(&body);
         assert_eq!(exit_code(&ended), 0, "{ended:#}");
         assert_eq!(enforced(&ended), [""; 0], "nothing is claimed: {ended:#}");
+        let told = left_out(&ended);
+        let wanted = named.rsplit('/').next().unwrap();
+        assert_eq!(told.len(), 1, "{ended:#}");
+        assert!(told[0].0 == wanted && !told[0].1.is_empty(), "{ended:#}");
         assert_eq!(ended["bestEffort"], true);
         let printed = fs::read_to_string(daemon.task_file(&name, "stdout.log")).unwrap();
         assert_eq!(printed, "0\n");
@@ -498,6 +520,11 @@ fn what_cannot_be_enforced_is_refused_or_left_out_and_told() {
     let body = with(shell("some", "ulimit -n"), "resources", limits);
     let ended = client.run(&with(body, "bestEffort", json!(true)));
     assert_eq!(enforced(&ended), ["openFiles"]);
+    assert_eq!(left_out(&ended)[0].0, "memory", "{ended:#}");
+    // It is kept with the task.
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(client.task("some"), ended);
     let names = client.get("/getTasks").json();
     assert!(!names.to_string().contains("strict"), "{names:#}");
 }

@@ -119,7 +119,7 @@ impl Inner {
         let unit = request.unit.clone();
         self.spawned.push(request);
         match self.units.get(&unit) {
-            Some(UnitState::Running(spawned)) => return Ok(*spawned),
+            Some(UnitState::Running(spawned)) => return Ok(spawned.clone()),
             Some(UnitState::Ended(end)) => {
                 return Ok(Spawned {
                     process: ProcessIdentity {
@@ -146,7 +146,7 @@ impl Inner {
             exit: None,
             enforced: Enforced::default(),
         };
-        self.units.insert(unit, UnitState::Running(spawned));
+        self.units.insert(unit, UnitState::Running(spawned.clone()));
         Ok(spawned)
     }
 }
@@ -194,13 +194,15 @@ impl ProcessHost for FakeProcessHost {
     }
 
     fn inspect(&self, unit: UnitKey) -> BoxFuture<'_, Result<Option<UnitState>, StopError>> {
-        self.answer(|inner| Ok(inner.units.get(&unit).copied()))
+        self.answer(|inner| Ok(inner.units.get(&unit).cloned()))
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<(UnitKey, UnitState)>, StopError>> {
         self.answer(|inner| {
             let units = inner.units.iter();
-            Ok(units.map(|(key, state)| (key.clone(), *state)).collect())
+            Ok(units
+                .map(|(key, state)| (key.clone(), state.clone()))
+                .collect())
         })
     }
 

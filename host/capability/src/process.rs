@@ -87,7 +87,7 @@ pub enum Lifetime {
 }
 
 /// A unit that was started, now or before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spawned {
     /// The main process.
     pub process: ProcessIdentity,
@@ -111,7 +111,7 @@ pub struct UnitEnd {
 }
 
 /// What is known of a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnitState {
     /// Its main process runs.
     Running(Spawned),

@@ -95,7 +95,7 @@ pub(crate) fn confine(wanted: &Confinement, machine: &Machine) -> Result<Confine
     for restriction in wanted.restrictions() {
         match impose(restriction, wanted, machine, &mut confined) {
             Ok(mechanism) => confined.enforced.set(restriction, mechanism),
-            Err(_) if wanted.best_effort => {}
+            Err(why) if wanted.best_effort => confined.enforced.leave_out(restriction, why),
             Err(why) => {
                 let word = restriction.as_str();
                 let detail = format!("{word} cannot be enforced for a container: {why}");
@@ -258,6 +258,8 @@ mod tests {
         wanted.best_effort = true;
         let confined = confine(&wanted, &v2()).unwrap();
         assert_eq!(confined.enforced.get(Restriction::OpenFiles), None);
+        let left_out: Vec<_> = confined.enforced.left_out().map(|(it, _)| it).collect();
+        assert_eq!(left_out, [Restriction::OpenFiles]);
         assert!(confined.enforced.get(Restriction::User).is_some());
     }
 

@@ -86,20 +86,25 @@ pub(crate) fn enforce(
     container: &str,
 ) -> Result<Enforced, ContainerError> {
     match make_own_group(confined, container) {
-        Ok(()) => Ok(confined.enforced),
-        Err(_) if wanted.best_effort => {
+        Ok(()) => Ok(confined.enforced.clone()),
+        Err(why) if wanted.best_effort => {
             let less = Confinement {
                 pids: None,
                 ..wanted.clone()
             };
-            confine::confine(&less, machine).map(|less| less.enforced)
+            let mut enforced = confine::confine(&less, machine)?.enforced;
+            enforced.leave_out(Restriction::Pids, why);
+            Ok(enforced)
         }
-        Err(error) => Err(error),
+        Err(why) => Err(fault::refused(&format!(
+            "{} cannot be enforced for a container: {why}",
+            Restriction::Pids.as_str()
+        ))),
     }
 }
 
 /// Makes the group that counts a container's processes, before the runtime puts it there.
-fn make_own_group(confined: &Confined, container: &str) -> Result<(), ContainerError> {
+fn make_own_group(confined: &Confined, container: &str) -> Result<(), String> {
     let Some((below, most)) = &confined.own_group else {
         return Ok(());
     };
@@ -108,13 +113,7 @@ fn make_own_group(confined: &Confined, container: &str) -> Result<(), ContainerE
         std::fs::create_dir_all(&group)?;
         std::fs::write(group.join("pids.max"), most.to_string())
     };
-    make().map_err(|error| {
-        fault::refused(&format!(
-            "{} cannot be enforced for a container: {}: {error}",
-            Restriction::Pids.as_str(),
-            group.display()
-        ))
-    })
+    make().map_err(|error| format!("{}: {error}", group.display()))
 }
 
 /// The runtime itself is counted while it starts a container, and says nothing of it when that is

@@ -175,14 +175,18 @@ impl Mechanism {
     }
 }
 
-/// What was enforced for an attempt, and by what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Enforced([Option<Mechanism>; Restriction::ALL.len()]);
+/// What was enforced for an attempt, and by what; and what was left out, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enforced {
+    by: [Option<Mechanism>; Restriction::ALL.len()],
+    /// Rarely any.
+    left_out: Vec<(Restriction, String)>,
+}
 
 impl Enforced {
     /// Notes that `restriction` is enforced by `mechanism`.
     pub fn set(&mut self, restriction: Restriction, mechanism: Mechanism) {
-        if let Some(place) = self.0.get_mut(restriction as usize) {
+        if let Some(place) = self.by.get_mut(restriction as usize) {
             *place = Some(mechanism);
         }
     }
@@ -190,7 +194,32 @@ impl Enforced {
     /// What enforces it, if anything does.
     #[must_use]
     pub fn get(&self, restriction: Restriction) -> Option<Mechanism> {
-        self.0.get(restriction as usize).copied().flatten()
+        self.by.get(restriction as usize).copied().flatten()
+    }
+
+    /// Notes that `restriction` is not enforced, since the task takes less, and `why`. The first
+    /// reason stays.
+    pub fn leave_out(&mut self, restriction: Restriction, why: impl Into<String>) {
+        if self.left_out.iter().all(|(known, _)| *known != restriction) {
+            self.left_out.push((restriction, why.into()));
+        }
+    }
+
+    /// What is not enforced although the task asked for it, and why.
+    pub fn left_out(&self) -> impl ExactSizeIterator<Item = (Restriction, &str)> {
+        self.left_out
+            .iter()
+            .map(|(what, why)| (*what, why.as_str()))
+    }
+
+    /// Takes over what `news` says. What it does not speak of stays.
+    pub fn take(&mut self, news: &Self) {
+        for (restriction, mechanism) in news.iter() {
+            self.set(restriction, mechanism);
+        }
+        for (restriction, why) in news.left_out() {
+            self.leave_out(restriction, why);
+        }
     }
 
     /// Everything that is enforced.
@@ -200,9 +229,9 @@ impl Enforced {
             .filter_map(|one| Some((one, self.get(one)?)))
     }
 
-    /// Whether nothing is.
+    /// Whether nothing is, and nothing was left out.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.iter().next().is_none() && self.left_out.is_empty()
     }
 }

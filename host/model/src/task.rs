@@ -96,7 +96,7 @@ pub struct Remarks {
     pub note: Option<Arc<str>>,
     /// Its parts, where it has several or where their names matter, as the containers of a pod.
     pub parts: Arc<[Part]>,
-    /// What is enforced of its confinement.
+    /// What is enforced of its confinement, and what was left out.
     pub enforced: Enforced,
 }
 
@@ -109,9 +109,7 @@ impl Remarks {
         if !news.parts.is_empty() {
             self.parts.clone_from(&news.parts);
         }
-        for (restriction, mechanism) in news.enforced.iter() {
-            self.enforced.set(restriction, mechanism);
-        }
+        self.enforced.take(&news.enforced);
     }
 }
 

@@ -89,6 +89,14 @@ pub(crate) trait Put {
             self.put_text(mechanism.as_str());
         }
     }
+    /// Its field of its own, because it came later.
+    fn put_left_out(&mut self, enforced: &Enforced) {
+        self.put_u32(u32::try_from(enforced.left_out().len()).unwrap_or(0));
+        for (restriction, why) in enforced.left_out() {
+            self.put_text(restriction.as_str());
+            self.put_text(why);
+        }
+    }
 }
 
 impl Put for Vec<u8> {
@@ -204,6 +212,19 @@ impl<'a> Take<'a> {
             }
         }
         Ok(enforced)
+    }
+    /// Adds to `enforced` what was left out, if the writer was of a time that told it.
+    pub(crate) fn left_out(&mut self, enforced: &mut Enforced) -> Result<(), Malformed> {
+        if self.is_at_end() {
+            return Ok(());
+        }
+        for _ in 0..self.count(8)? {
+            let (restriction, why) = (self.text()?, self.text()?);
+            if let Some(restriction) = Restriction::parse(restriction) {
+                enforced.leave_out(restriction, why);
+            }
+        }
+        Ok(())
     }
     /// Whether nothing follows: fields that were appended later are missing.
     pub(crate) fn is_at_end(&self) -> bool {

@@ -112,7 +112,7 @@ impl Unit {
         self.intent
             .bounds
             .as_ref()
-            .map(|bounds| bounds.enforced)
+            .map(|bounds| bounds.enforced.clone())
             .unwrap_or_default()
     }
 

@@ -326,6 +326,7 @@ impl Answer {
                 put_frame(out, kind::SPAWNED, id, |out| {
                     out.put_spawned(spawned);
                     out.put_enforced(&spawned.enforced);
+                    out.put_left_out(&spawned.enforced);
                 });
             }
             Self::NotSpawned(error) => {
@@ -396,6 +397,7 @@ impl Answer {
                 let mut spawned = take.spawned()?;
                 if !take.is_at_end() {
                     spawned.enforced = take.enforced()?;
+                    take.left_out(&mut spawned.enforced)?;
                 }
                 Self::Spawned(spawned)
             }

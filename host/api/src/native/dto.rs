@@ -413,6 +413,18 @@ struct AttemptView<'a> {
     /// `credentials`, `prctl`, `mount-namespace` or `container-runtime`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     enforced: BTreeMap<&'static str, &'static str>,
+    /// What the task restricts and is not enforced, since it says `bestEffort`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_enforced: Vec<NotEnforced<'a>>,
+}
+
+/// A restriction that was left out.
+#[derive(Serialize, utoipa::ToSchema)]
+struct NotEnforced<'a> {
+    /// Which one, as in `enforced`.
+    restriction: &'static str,
+    /// What this machine, or the container runtime, lacks.
+    why: &'a str,
 }
 
 impl<'a> AttemptView<'a> {
@@ -430,6 +442,15 @@ impl<'a> AttemptView<'a> {
                 .enforced
                 .iter()
                 .map(|(what, by)| (what.as_str(), by.as_str()))
+                .collect(),
+            not_enforced: attempt
+                .remarks
+                .enforced
+                .left_out()
+                .map(|(what, why)| NotEnforced {
+                    restriction: what.as_str(),
+                    why,
+                })
                 .collect(),
         }
     }

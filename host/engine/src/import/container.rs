@@ -144,9 +144,7 @@ impl Host for CallState {
             })
             .await?;
         Ok(answer.map(|enforced| {
-            for (restriction, mechanism) in enforced.iter() {
-                self.account.remarks.enforced.set(restriction, mechanism);
-            }
+            self.account.remarks.enforced.take(&enforced);
         }))
     }
 

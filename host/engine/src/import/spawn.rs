@@ -42,9 +42,7 @@ impl CallState {
             Ok(spawned) => {
                 let account = &mut self.account;
                 account.process.get_or_insert(spawned.process);
-                for (restriction, mechanism) in spawned.enforced.iter() {
-                    account.remarks.enforced.set(restriction, mechanism);
-                }
+                account.remarks.enforced.take(&spawned.enforced);
                 let ended = spawned.exit.map(|end| UnitEnded {
                     status: end.status,
                     out_of_memory: end.out_of_memory,

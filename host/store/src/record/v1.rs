@@ -160,6 +160,9 @@ struct Attempt<'a> {
     /// Restriction and mechanism.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     enforced: Vec<(Text<'a>, Text<'a>)>,
+    /// Restriction and why it was left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<(Text<'a>, Text<'a>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -523,6 +526,12 @@ impl<'a> Attempt<'a> {
                 .iter()
                 .map(|(what, by)| (what.as_str().into(), by.as_str().into()))
                 .collect(),
+            left_out: attempt
+                .remarks
+                .enforced
+                .left_out()
+                .map(|(what, why)| (what.as_str().into(), why.into()))
+                .collect(),
         }
     }
 
@@ -533,6 +542,11 @@ impl<'a> Attempt<'a> {
             let (what, by) =
                 known.ok_or_else(|| invalid("enforced", &format!("{what} by {by}")))?;
             enforced.set(what, by);
+        }
+        for (what, why) in self.left_out {
+            let what =
+                model::Restriction::parse(&what).ok_or_else(|| invalid("left out", &what))?;
+            enforced.leave_out(what, why);
         }
         Ok(model::Attempt {
             remarks: model::Remarks {

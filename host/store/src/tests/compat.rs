@@ -1,7 +1,7 @@
 //! Bytes of every released form, loaded for ever.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use taskwright_model::*;
 
@@ -126,6 +126,26 @@ fn confined() -> Task {
     task
 }
 
+/// A task with what form 1 gained after that: what was left out of it.
+fn left_out() -> Task {
+    let mut task = samples::task(
+        1,
+        TaskState::Running {
+            since: samples::NOW,
+        },
+    );
+    if let Some(attempt) = task.attempts.last_mut() {
+        let enforced = &mut attempt.remarks.enforced;
+        enforced.set(Restriction::OpenFiles, Mechanism::Rlimit);
+        enforced.leave_out(Restriction::Memory, "there is no cgroup v1 memory mount");
+    }
+    task
+}
+
+fn left_out_file() -> PathBuf {
+    folder().with_file_name("v1-left-out").join("task.bin")
+}
+
 fn confined_file() -> PathBuf {
     folder().with_file_name("v1-confined").join("task.bin")
 }
@@ -136,16 +156,28 @@ fn what_form_1_gained_is_read() {
     assert!(!task.attempts.is_empty());
     let body = fs::read(confined_file()).unwrap();
     assert_eq!(read_task(task.id, &body).unwrap(), task);
+    let task = left_out();
+    let body = fs::read(left_out_file()).unwrap();
+    assert_eq!(read_task(task.id, &body).unwrap(), task);
 }
 
 #[test]
 #[ignore = "writes the frozen file; run once, when the fields came"]
 fn generate_confined() {
-    let path = confined_file();
+    generate_one(&confined_file(), &confined());
+}
+
+#[test]
+#[ignore = "writes the frozen file; run once, when the field came"]
+fn generate_left_out() {
+    generate_one(&left_out_file(), &left_out());
+}
+
+fn generate_one(path: &Path, task: &Task) {
     assert!(!path.exists(), "{} is frozen", path.display());
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut body = Vec::new();
-    write_task(&confined(), &mut body).unwrap();
+    write_task(task, &mut body).unwrap();
     fs::write(path, body).unwrap();
 }
 

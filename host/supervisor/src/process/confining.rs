@@ -112,9 +112,12 @@ impl Supervisor {
         &mut self,
         request: &SpawnRequest,
         target: Option<&Target>,
-        without: &[Restriction],
+        without: &[(Restriction, String)],
     ) -> Result<Confined, SpawnError> {
         let mut confined = Confined::default();
+        for (restriction, why) in without {
+            confined.enforced.leave_out(*restriction, why.as_str());
+        }
         let made = self.make_groups(request, target, without, &mut confined);
         let (level, name) = (self.trees.level(), self.resources.name());
         let made = made.and_then(|()| join_target(level, name, target, &mut confined));
@@ -123,7 +126,7 @@ impl Supervisor {
             return Err(error);
         }
         let wanted = &request.confinement;
-        let wants = |restriction| !without.contains(&restriction);
+        let wants = |restriction| is_wanted(restriction, without);
         if let Some(most) = wanted.open_files.filter(|_| wants(Restriction::OpenFiles)) {
             confined.limit(Restriction::OpenFiles, Resource::OpenFiles, most);
         }
@@ -172,7 +175,7 @@ impl Supervisor {
         &mut self,
         request: &SpawnRequest,
         target: Option<&Target>,
-        without: &[Restriction],
+        without: &[(Restriction, String)],
         confined: &mut Confined,
     ) -> Result<(), SpawnError> {
         let wanted = &request.confinement;
@@ -183,7 +186,7 @@ impl Supervisor {
         ];
         let mut number = None;
         for (restriction, amount) in amounts {
-            let Some(amount) = amount.filter(|_| !without.contains(&restriction)) else {
+            let Some(amount) = amount.filter(|_| is_wanted(restriction, without)) else {
                 continue;
             };
             let number = *number.get_or_insert_with(|| self.resources.number());
@@ -313,6 +316,11 @@ fn keep_mounts(confined: &Confined, target: Option<&Target>) -> Capabilities {
         },
         _ => left,
     }
+}
+
+/// Whether it is not among what is left out.
+pub(super) fn is_wanted(restriction: Restriction, without: &[(Restriction, String)]) -> bool {
+    without.iter().all(|(it, _)| *it != restriction)
 }
 
 pub(super) fn not_enforceable(restriction: Restriction, detail: String) -> SpawnError {

@@ -22,7 +22,7 @@ use taskwright_native::tree::{Entry, GroupNumber};
 use taskwright_native::{Child, Isolation, Newborn, SpawnFault, exit, files, process};
 
 use super::command::{Prepared, explain};
-use super::confining::{Confined, not_enforceable};
+use super::confining::{Confined, is_wanted, not_enforceable};
 use super::inside::Target;
 use super::{Supervisor, UNIT_BIT, keeping, now};
 use crate::output::{OutputFile as _, OutputStream};
@@ -52,8 +52,8 @@ pub(super) struct Launch {
     pub(super) until: Instant,
     prepared: Prepared,
     files: [OwnedFd; 2],
-    /// What cannot be enforced here.
-    without: Vec<Restriction>,
+    /// What cannot be enforced here, and why.
+    without: Vec<(Restriction, String)>,
     /// A descriptor for the look at the new process, which must not fail once it runs.
     reserve: File,
 }
@@ -62,10 +62,13 @@ impl Launch {
     /// The same without what could not be enforced, if whoever asked takes less.
     pub(super) fn with_less(mut self, error: SpawnError) -> Result<Self, SpawnError> {
         match error {
-            SpawnError::NotEnforceable { restriction, .. }
-                if self.request.confinement.best_effort && !self.without.contains(&restriction) =>
+            SpawnError::NotEnforceable {
+                restriction,
+                detail,
+            } if self.request.confinement.best_effort
+                && self.without.iter().all(|(it, _)| *it != restriction) =>
             {
-                self.without.push(restriction);
+                self.without.push((restriction, detail));
                 if restriction == Restriction::User {
                     self.target = pin(&self.request, &self.without)?;
                 }
@@ -487,9 +490,12 @@ fn needs_isolation(request: &SpawnRequest) -> bool {
 }
 
 /// Holds on to the target, if there is one, for a unit that is restricted but for `without`.
-fn pin(request: &SpawnRequest, without: &[Restriction]) -> Result<Option<Target>, SpawnError> {
+fn pin(
+    request: &SpawnRequest,
+    without: &[(Restriction, String)],
+) -> Result<Option<Target>, SpawnError> {
     let user = request.confinement.user.as_ref();
-    let user = user.filter(|_| !without.contains(&Restriction::User));
+    let user = user.filter(|_| is_wanted(Restriction::User, without));
     let inside = request.inside.as_ref();
     inside.map(|inside| Target::pin(inside, user)).transpose()
 }

@@ -333,7 +333,7 @@ async fn groups_are_found_again_and_none_is_left() {
     let short = host.confined("exit 3", &confinement).await;
     let (end, _) = host.ended(&short).await;
     assert_eq!(end.status, Some(ExitStatus::Code(3)));
-    let enforced = running.spawned.enforced;
+    let enforced = running.spawned.enforced.clone();
     // Of v1, the only ones that are apart from the trees.
     let apart = enforced
         .iter()

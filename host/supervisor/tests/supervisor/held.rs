@@ -270,7 +270,7 @@ async fn who_asks_for_a_held_start_again_is_answered_with_the_first() {
     assert_eq!(became(again).await.unwrap(), spawned);
     let state = state.await.unwrap().unwrap();
     assert!(
-        matches!(state, Some(UnitState::Running(it)) if it.process == spawned.process),
+        matches!(&state, Some(UnitState::Running(it)) if it.process == spawned.process),
         "{state:?}"
     );
     host.finish().await;
@@ -412,7 +412,7 @@ async fn a_child_that_was_held_while_the_supervisor_died_never_runs_unowned() {
         "{:?}",
         begun.elapsed()
     );
-    host.answered(&request.unit, spawned);
+    host.answered(&request.unit, spawned.clone());
     let running = Running { request, spawned };
     assert_eq!(host.status_of(&running).await, None);
     assert!(!lives(child), "it was killed before it was told as ended");
