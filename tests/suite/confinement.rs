@@ -353,6 +353,17 @@ fn paths_are_read_only(place: &mut Place) {
     assert_eq!(ended["outcome"]["cause"], "exit", "{ended:#}");
     assert_eq!(exit_code(&ended), 126, "{ended:#}");
     assert!(message(&ended).contains("/no/such/path"), "{ended:#}");
+    let lenient = with(
+        with(absent, "bestEffort", json!(true)),
+        "name",
+        json!("lenient"),
+    );
+    let (ended, _) = place.run(&lenient);
+    assert_eq!(exit_code(&ended), 0, "{ended:#}");
+    let [("readOnlyPaths", why)] = left_out(&ended)[..] else {
+        panic!("{ended:#}");
+    };
+    assert!(why.contains("/no/such/path"), "{why}");
 }
 
 /// Everything at once, as it is answered.

@@ -162,6 +162,14 @@ pub enum SpawnError {
         /// What the kernel said.
         detail: String,
     },
+    /// A path that shall be read-only is not there.
+    #[error("{path:?} cannot be made read-only: {detail}")]
+    ReadOnlyPath {
+        /// As it was asked for.
+        path: String,
+        /// What the kernel said.
+        detail: String,
+    },
     /// A text holds NUL, argv is empty, or the arguments are larger than the kernel takes.
     #[error("the command cannot be passed to the kernel: {detail}")]
     BadCommand {

@@ -200,7 +200,9 @@ pub(crate) fn spawn_error(error: &SpawnError) -> types::SpawnError {
     match error {
         SpawnError::NotFound { .. } => types::SpawnError::NotFound(sentence),
         SpawnError::NotExecutable { .. } => types::SpawnError::NotExecutable(sentence),
-        SpawnError::WorkingDirectory { .. } => types::SpawnError::WorkingDirectory(sentence),
+        SpawnError::WorkingDirectory { .. } | SpawnError::ReadOnlyPath { .. } => {
+            types::SpawnError::WorkingDirectory(sentence)
+        }
         SpawnError::BadCommand { .. } => types::SpawnError::BadCommand(sentence),
         SpawnError::TargetGone { .. } => types::SpawnError::TargetGone(sentence),
         SpawnError::NoRoom { .. }

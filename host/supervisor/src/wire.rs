@@ -479,6 +479,7 @@ fn put_spawn_error(error: &SpawnError, out: &mut Vec<u8>) {
             restriction,
             detail,
         } => (7, restriction.as_str(), detail),
+        SpawnError::ReadOnlyPath { path, detail } => (8, path.as_str(), detail),
     };
     out.put_u8(kind);
     out.put_text(subject);
@@ -507,6 +508,10 @@ fn take_spawn_error(take: &mut Take<'_>) -> Result<SpawnError, Malformed> {
         6 => SpawnError::TargetGone { detail },
         7 if let Some(restriction) = Restriction::parse(&subject) => SpawnError::NotEnforceable {
             restriction,
+            detail,
+        },
+        8 => SpawnError::ReadOnlyPath {
+            path: subject,
             detail,
         },
         // A newer supervisor may know more reasons.

@@ -118,6 +118,15 @@ pub(super) fn explain(
                 .read_only
                 .get(index)
                 .filter(|_| restriction == spawn::Restriction::ReadOnlyPath);
+            let theirs = request.confinement.read_only_paths.get(index);
+            if let Some(path) = theirs.filter(|_| path.is_some() && is_missing(&source))
+                && !request.confinement.best_effort
+            {
+                return SpawnError::ReadOnlyPath {
+                    path: path.clone(),
+                    detail: source.to_string(),
+                };
+            }
             let detail = match path {
                 Some(path) => format!("{}: {source}", path.to_string_lossy()),
                 None => format!("cannot {step}: {source}"),
@@ -140,6 +149,11 @@ pub(super) fn explain(
             detail: format!("cannot {step}: {source}"),
         },
     }
+}
+
+fn is_missing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
 }
 
 #[cfg(test)]
