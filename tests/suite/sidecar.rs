@@ -711,9 +711,17 @@ fn the_main_containers_memory_limit_reaches_the_command_on_request() {
     let ended = daemon
         .client()
         .run(&configured("hog", "exec tail /dev/zero", config));
-    // Who of all in that group was meant by the kernel's count is not known: nothing is claimed.
-    assert_eq!(ended["outcome"], json!({"cause": "signal", "signal": 9}));
+    assert_eq!(
+        ended["outcome"],
+        json!({"cause": "out-of-memory", "signal": 9})
+    );
     assert!(processes::is_alive(main.pid()));
+    // What was killed in there before is not held against who comes later.
+    let config = json!({"cgroup": "target"});
+    let ended = daemon
+        .client()
+        .run(&configured("killed", "kill -9 $$; sleep 60", config));
+    assert_eq!(ended["outcome"], json!({"cause": "signal", "signal": 9}));
     main.kill();
     drop(group);
 }

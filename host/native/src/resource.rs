@@ -261,10 +261,16 @@ impl ResourceGroups {
 /// kept for each of them.
 #[must_use]
 pub fn out_of_memory(groups: &[PathBuf]) -> bool {
-    let took = |file: PathBuf| cgroup::value_of(&file, "oom_kill").is_ok_and(|it| it > Some(0));
     groups
         .iter()
-        .any(|group| took(group.join("memory.oom_control")) || took(group.join("memory.events")))
+        .any(|group| out_of_memory_kills(group) > Some(0))
+}
+
+/// How many processes of this group the out-of-memory killer took so far, where that is counted.
+#[must_use]
+pub fn out_of_memory_kills(group: &Path) -> Option<u64> {
+    let mut files = ["memory.oom_control", "memory.events"].into_iter();
+    files.find_map(|file| cgroup::value_of(&group.join(file), "oom_kill").ok()?)
 }
 
 fn limited(name: &str) -> String {

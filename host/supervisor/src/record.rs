@@ -71,6 +71,17 @@ pub(crate) struct Bounds {
     pub(crate) tree: Option<PathBuf>,
     /// What is enforced, for who asks again.
     pub(crate) enforced: Enforced,
+    /// The target's group, if it takes of its memory.
+    pub(crate) shared_memory: Option<SharedMemory>,
+}
+
+/// A group of a target's whose memory a unit takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SharedMemory {
+    pub(crate) group: PathBuf,
+    /// How many in there the out-of-memory killer had taken before the unit was started.
+    pub(crate) kills: u64,
+    pub(crate) target: ProcessIdentity,
 }
 
 impl Intent {
@@ -249,15 +260,37 @@ fn put_bounds(out: &mut Vec<u8>, bounds: &Bounds) {
     // An empty path is no path.
     put_path(out, bounds.tree.as_deref().unwrap_or(Path::new("")));
     out.put_enforced(&bounds.enforced);
+    out.put_left_out(&bounds.enforced);
+    out.put_u8(u8::from(bounds.shared_memory.is_some()));
+    if let Some(shared) = &bounds.shared_memory {
+        put_path(out, &shared.group);
+        out.put_u64(shared.kills);
+        out.put_process(shared.target);
+    }
 }
 
 fn take_bounds(take: &mut Take<'_>) -> Result<Bounds, Malformed> {
+    let groups = (0..take.count(4)?)
+        .map(|_| take_path(take))
+        .collect::<Result<_, _>>()?;
+    let tree = Some(take_path(take)?).filter(|path| !path.as_os_str().is_empty());
+    let mut enforced = take.enforced()?;
+    take.left_out(&mut enforced)?;
+    // Of a supervisor that is older than this.
+    let shared_memory = if !take.is_at_end() && take.flag()? {
+        Some(SharedMemory {
+            group: take_path(take)?,
+            kills: take.u64()?,
+            target: take.process()?,
+        })
+    } else {
+        None
+    };
     Ok(Bounds {
-        groups: (0..take.count(4)?)
-            .map(|_| take_path(take))
-            .collect::<Result<_, _>>()?,
-        tree: Some(take_path(take)?).filter(|path| !path.as_os_str().is_empty()),
-        enforced: take.enforced()?,
+        groups,
+        tree,
+        enforced,
+        shared_memory,
     })
 }
 

@@ -10,7 +10,7 @@ use taskwright_model::{
     AttemptNumber, Enforced, ProcessIdentity, TaskId, Timestamp, UnitKey, UnitName,
 };
 
-use crate::record::{Intent, Record};
+use crate::record::{Intent, Record, SharedMemory};
 
 /// One unit, from its intent until nothing of it is left.
 pub(crate) struct Unit {
@@ -122,6 +122,11 @@ impl Unit {
             .bounds
             .as_ref()
             .map_or(&[], |bounds| &bounds.groups)
+    }
+
+    /// The target's group whose memory it takes.
+    pub(crate) fn shared_memory(&self) -> Option<&SharedMemory> {
+        self.intent.bounds.as_ref()?.shared_memory.as_ref()
     }
 
     pub(crate) fn state(&self) -> UnitState {

@@ -12,7 +12,7 @@ use taskwright_model::{
 use taskwright_native::TreeLevel;
 
 use super::*;
-use crate::record::{Bounds, Intent};
+use crate::record::{Bounds, Intent, SharedMemory};
 
 fn unit() -> UnitKey {
     UnitKey {
@@ -83,6 +83,7 @@ fn the_bytes_of_version_1_are_read_for_ever() {
 fn what_bounds_a_unit_is_found_again() {
     let mut enforced = Enforced::default();
     enforced.set(Restriction::Pids, Mechanism::Cgroup1);
+    enforced.leave_out(Restriction::Memory, "there is none");
     let intent = |bounds| {
         Record::Intent(Intent {
             unit: unit(),
@@ -97,6 +98,14 @@ fn what_bounds_a_unit_is_found_again() {
             groups: vec!["/g/pids/u1".into(), "/g/cpu/u1".into()],
             tree: Some("/g/limited/u7".into()),
             enforced,
+            shared_memory: Some(SharedMemory {
+                group: "/g/memory/theirs".into(),
+                kills: 7,
+                target: ProcessIdentity {
+                    pid: 41,
+                    start_ticks: 9,
+                },
+            }),
         }),
         intent(Bounds::default()),
     ];
@@ -107,6 +116,40 @@ fn what_bounds_a_unit_is_found_again() {
     let (found, _) = parse(&bytes);
     assert_eq!(found.damage, "");
     assert_eq!(found.records, records);
+}
+
+#[test]
+fn bounds_of_a_supervisor_that_told_less_are_read() {
+    let body = [
+        &[2][..],
+        &[0; 16],
+        &[1, 0, 0, 0],
+        b"\x04\0\0\0main",
+        b"\x04\0\0\0/d/t",
+        &[1],
+        &[0; 4],
+        // No groups, no tree, one restriction; and there it ended.
+        &[0; 4],
+        &[0; 4],
+        b"\x01\0\0\0\x04\0\0\0pids\x07\0\0\0cgroup1",
+    ]
+    .concat();
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
+    bytes.extend(crc32fast::hash(&body).to_le_bytes());
+    bytes.extend(body);
+    let (found, _) = parse(&bytes);
+    assert_eq!(found.damage, "");
+    let [Record::Intent(intent)] = &found.records[..] else {
+        unreachable!("one intent was written: {:?}", found.records);
+    };
+    let mut enforced = Enforced::default();
+    enforced.set(Restriction::Pids, Mechanism::Cgroup1);
+    let expected = Bounds {
+        enforced,
+        ..Bounds::default()
+    };
+    assert_eq!(intent.bounds.as_deref(), Some(&expected));
 }
 
 #[test]

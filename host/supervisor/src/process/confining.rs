@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use taskwright_capability::{SpawnError, SpawnRequest};
 use taskwright_model::{Enforced, Mechanism, Restriction};
 use taskwright_native::cgroup::{self, Version};
-use taskwright_native::resource::{Amount, Place};
+use taskwright_native::resource::{self, Amount, Place};
 use taskwright_native::spawn::{self, Limit, Resource};
 use taskwright_native::target::own_identity;
 use taskwright_native::{Capabilities, Ids, TreeLevel};
 
 use super::Supervisor;
 use super::inside::{self, Target};
-use crate::record::Bounds;
+use crate::record::{Bounds, SharedMemory};
 
 /// What is set for one child.
 #[derive(Default)]
@@ -40,6 +40,8 @@ pub(super) struct Confined {
     pub(super) tree_parent: Option<PathBuf>,
     /// What limits its tree's group.
     pub(super) tree_amounts: Vec<(Restriction, Amount)>,
+    /// The target's group whose memory it takes.
+    shared_memory: Option<SharedMemory>,
 }
 
 /// By these a task could undo what it sees read-only: mount and unmount, look into processes that
@@ -76,7 +78,8 @@ impl Confined {
         let bounds = Bounds {
             groups: self.groups.clone(),
             tree,
-            enforced: self.enforced,
+            enforced: self.enforced.clone(),
+            shared_memory: self.shared_memory.clone(),
         };
         (bounds != Bounds::default()).then(|| Box::new(bounds))
     }
@@ -278,7 +281,7 @@ fn join_target(
     target: Option<&Target>,
     confined: &mut Confined,
 ) -> Result<(), SpawnError> {
-    let Some(groups) = target.and_then(|target| target.cgroups.as_deref()) else {
+    let Some((target, groups)) = target.and_then(|it| Some((it, it.cgroups.as_deref()?))) else {
         return Ok(());
     };
     for theirs in cgroup::limiting_groups(groups) {
@@ -295,7 +298,32 @@ fn join_target(
             confined.join_theirs(&theirs)?;
         }
     }
+    confined.shared_memory = confined.shares_memory(groups).and_then(|group| {
+        Some(SharedMemory {
+            kills: resource::out_of_memory_kills(&group)?,
+            group,
+            target: target.process,
+        })
+    });
     Ok(())
+}
+
+impl Confined {
+    /// The target's group by whose limit of memory it may be killed, unless a group of its own
+    /// counts that.
+    fn shares_memory(&self, groups: &str) -> Option<PathBuf> {
+        let shared = |version| {
+            let theirs = cgroup::group_of(version, groups).ok()?;
+            let counted = self.groups.iter().any(|made| made.starts_with(&theirs));
+            let ours = cgroup::own_group(version).is_ok_and(|own| own == theirs);
+            (!counted && !ours).then_some(theirs)
+        };
+        let one = Version::One("memory");
+        if cgroup::group_of(one, groups).is_ok() {
+            return shared(one);
+        }
+        self.tree_parent.is_none().then(|| shared(Version::Two))?
+    }
 }
 
 /// What is left of its capabilities where it sees paths read-only.

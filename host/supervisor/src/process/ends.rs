@@ -10,7 +10,7 @@ use taskwright_native::exit::{self, Foreign};
 use taskwright_native::{Exit, daemonize, process, resource};
 
 use super::{Supervisor, UNIT_BIT, now};
-use crate::record::Record;
+use crate::record::{Record, SharedMemory};
 use crate::unit::{Ending, Main, Parent, Timer, Unit, UnitId};
 
 /// What is told of a unit whose main process ended.
@@ -95,6 +95,7 @@ impl Supervisor {
                 status: exit.map(status),
                 out_of_memory: killed_by_nobody_here
                     && (resource::out_of_memory(unit.limiting_groups())
+                        || unit.shared_memory().is_some_and(starved)
                         || unit
                             .intent
                             .group
@@ -238,6 +239,15 @@ impl Supervisor {
 }
 
 const KILL: i32 = 9;
+
+/// Whether the out-of-memory killer took somebody in a target's group, and not the target: with
+/// that the kernel may have ended the unit for another reason.
+fn starved(shared: &SharedMemory) -> bool {
+    let target = process::stat(shared.target.pid.cast_signed());
+    let target_lives =
+        target.is_ok_and(|stat| stat.start_ticks == shared.target.start_ticks && !stat.is_ending());
+    target_lives && resource::out_of_memory_kills(&shared.group) > Some(shared.kills)
+}
 
 /// The status of a zombie that is not our child, if `/proc` may tell us the truth: for processes
 /// of other users it says 0.

@@ -10,7 +10,7 @@ use taskwright_native::{Capabilities, Enter, Ids, Namespaces, process};
 
 /// What is taken of a target.
 pub(super) struct Target {
-    process: ProcessIdentity,
+    pub(super) process: ProcessIdentity,
     pinned: Pinned,
     namespaces: Namespaces,
     pid_namespace: bool,
