@@ -111,6 +111,10 @@ fn check(place: Where, case: fn(&mut Place)) {
         return;
     };
     case(&mut place);
+    check_nothing_is_left(&mut place);
+}
+
+fn check_nothing_is_left(place: &mut Place) {
     // Whatever was made for it goes with it.
     let client = place.daemon.client();
     client.post("/setTasks", &json!([])).expect(200);
@@ -537,7 +541,31 @@ fn what_cannot_be_enforced_is_refused_or_left_out_and_told() {
     daemon.start_again();
     assert_eq!(client.task("some"), ended);
     let names = client.get("/getTasks").json();
-    assert!(!names.to_string().contains("strict"), "{names:#}");
+    assert!(!names.to_string().contains("strict-"), "{names:#}");
+}
+
+#[test]
+fn a_task_of_root_that_sees_paths_read_only_stays_in_its_groups() {
+    let Some(mut place) = Place::start(Where::Process) else {
+        return;
+    };
+    let script = "for procs in $(find /sys/fs/cgroup -maxdepth 2 -name cgroup.procs); do \
+                  echo 0 > $procs && echo left $procs; done; umount -l /sys/fs/cgroup; \
+                  mount -o remount,rw /sys/fs/cgroup; \
+                  find /sys/fs/cgroup -maxdepth 2 -name cgroup.procs | head -1";
+    let body = with(
+        shell("stays", script),
+        "resources",
+        json!({"memory": "64Mi"}),
+    );
+    let (ended, said) = place.run(&with(body, "readOnlyPaths", json!(["/etc"])));
+    if !said.contains("cgroup.procs") {
+        return taskwright_tests::skip("there are no cgroups below /sys/fs/cgroup");
+    }
+    assert!(!said.contains("left "), "{said}");
+    assert!(said.contains("Read-only file system"), "{said}");
+    assert_eq!(enforced(&ended), ["memory", "readOnlyPaths"]);
+    check_nothing_is_left(&mut place);
 }
 
 #[test]

@@ -111,6 +111,21 @@ pub fn has_controllers(group: &Path) -> bool {
     fs::read_to_string(group.join("cgroup.controllers")).is_ok_and(|text| !text.trim().is_empty())
 }
 
+/// Where the hierarchies are that this process sees, of both versions.
+#[must_use]
+pub fn mounts() -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().filter_map(hierarchy).collect()
+}
+
+fn hierarchy(line: &str) -> Option<PathBuf> {
+    let (left, right) = line.split_once(" - ")?;
+    let kind = right.split(' ').next()?;
+    let point = left.split(' ').nth(4)?;
+    let is_one = kind == "cgroup" || kind == "cgroup2";
+    is_one.then(|| PathBuf::from(point.replace("\\040", " ")))
+}
+
 struct Mount {
     root: PathBuf,
     point: PathBuf,

@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use taskwright_capability::{SpawnError, SpawnRequest};
@@ -165,6 +166,13 @@ impl Supervisor {
                 .iter()
                 .filter_map(|path| CString::new(path.as_str()).ok())
                 .collect();
+            if target.is_none() {
+                // Else root could write itself out of the groups that limit it.
+                let mounts = cgroup::mounts().into_iter();
+                let mounts = mounts.filter(|path| path.exists());
+                let as_text = |path: PathBuf| CString::new(path.into_os_string().into_vec()).ok();
+                confined.read_only.extend(mounts.filter_map(as_text));
+            }
             confined
                 .enforced
                 .set(Restriction::ReadOnlyPaths, Mechanism::MountNamespace);
