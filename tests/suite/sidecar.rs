@@ -387,6 +387,38 @@ fn a_main_container_that_never_comes_is_a_lost_target() {
 }
 
 #[test]
+fn what_a_task_leaves_without_a_mark_is_never_entered() {
+    let name = unique();
+    let daemon = mode(&name).start();
+    // Out of its session and its groups, and with nothing in its environment that shows where it
+    // came from: older than every main container, and called as one.
+    let script = format!(
+        "for procs in $(find /sys/fs/cgroup -maxdepth 2 -name cgroup.procs); do \
+         echo 0 > $procs; done 2>/dev/null; \
+         setsid env -i {VARIABLE}={name} /bin/sh -c 'echo $$; exec sleep 300' & sleep 0.1"
+    );
+    let body = with(shell("decoy", &script), "runtime", json!("process"));
+    let pid: u32 = printed(&daemon, &body).trim().parse().unwrap();
+    assert!(processes::is_alive(pid));
+    assert!(
+        !processes::environment(pid)
+            .iter()
+            .any(|one| one.starts_with("TASKWRIGHT_UNIT"))
+    );
+    if let Some(main) = MainContainer::start(&name) {
+        assert_inside(&printed(&daemon, &shell("inside", WHERE)), &main, &daemon);
+    }
+    let config = json!({"target": {"pid": pid}});
+    let ended = daemon.client().run(&configured("decoys", "true", config));
+    assert_eq!(ended["outcome"]["cause"], "target-lost", "{ended:#}");
+    let mut all = processes::living();
+    all.retain(|one| one.pid == pid);
+    for decoy in &all {
+        reaper::kill(decoy);
+    }
+}
+
+#[test]
 fn a_main_container_that_dies_takes_the_command_with_it_and_that_is_told_soon() {
     let Some((daemon, mut main)) = both() else {
         return;

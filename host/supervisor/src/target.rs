@@ -1,20 +1,22 @@
 //! Finding the process whose namespaces a unit enters: one look through `/proc`.
 //!
 //! What is no target: what ends or has ended, kernel threads, units of ours and all that came from
-//! them (by the mark in their environment, or by their cgroup), this daemon and every supervisor
-//! and guardian above or beside it. Of what is left the oldest is taken, so the answer is the same as
+//! them, this daemon and every supervisor and guardian above or beside it. What came from a unit is
+//! known by the mark in its environment or by its cgroup; by an ancestor, or a leader of its
+//! session or process group, of which that is true; and by the supervisor or guardian above it,
+//! which adopt what daemonised. Of what is left the oldest is taken, so the answer is the same as
 //! long as that one lives. All that fit are counted, children of the one that is taken, too: who
 //! wants exactly one must see to it that the description fits one.
 //!
 //! Processes come and go during the look; one that vanishes is none.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 use taskwright_capability::{NamespaceHost, StopError, Target, TargetSelector};
 use taskwright_model::ProcessIdentity;
+use taskwright_native::process::Stat;
 use taskwright_native::target::Facts;
 use taskwright_native::{daemonize, process};
 
@@ -28,9 +30,11 @@ impl NamespaceHost for SupervisorClient {
     fn find(&self, selector: TargetSelector) -> BoxFuture<'_, Result<Option<Target>, StopError>> {
         Box::pin(async move {
             let status = self.status().await?;
-            let ours = [status.supervisor_pid, status.guardian_pid];
-            let nickname = self.nickname();
-            aside(move || find(&selector, &nickname, &ours)).await
+            let ours = Ours::new(
+                self.nickname(),
+                [status.supervisor_pid, status.guardian_pid],
+            );
+            aside(move || find(&selector, &ours)).await
         })
     }
 
@@ -62,18 +66,17 @@ fn no_room(error: &io::Error) -> String {
     format!("there is no room to look through /proc: {error}")
 }
 
-fn find(selector: &TargetSelector, nickname: &str, ours: &[u32]) -> Result<Option<Target>, String> {
+fn find(selector: &TargetSelector, ours: &Ours) -> Result<Option<Target>, String> {
     let wanted = Wanted::of(selector)?;
-    let mut never: HashSet<i32> = ours.iter().map(|pid| pid.cast_signed()).collect();
-    never.insert(daemonize::this_process());
+    let never = |pid: i32| pid == daemonize::this_process() || ours.keepers.contains(&pid);
     let all = match wanted {
         Wanted::Pid(pid) => vec![pid],
         _ => process::all().map_err(|error| no_room(&error))?,
     };
     let mut candidates = 0;
     let mut oldest: Option<(u64, i32)> = None;
-    for pid in all.into_iter().filter(|pid| !never.contains(pid)) {
-        match wanted.fits(pid, nickname) {
+    for pid in all.into_iter().filter(|pid| !never(*pid)) {
+        match wanted.fits(pid, ours) {
             Ok(Some(start_ticks)) => {
                 candidates += 1;
                 let this = (start_ticks, pid);
@@ -133,7 +136,7 @@ impl Wanted {
     }
 
     /// When `pid` started, if it is one that is wanted. The cheapest looks come first.
-    fn fits(&self, pid: i32, nickname: &str) -> io::Result<Option<u64>> {
+    fn fits(&self, pid: i32, ours: &Ours) -> io::Result<Option<u64>> {
         let stat = process::stat(pid)?;
         // Kernel threads are of process 2 and have no memory of their own.
         if stat.is_ending() || pid == 2 || stat.parent == 2 {
@@ -151,7 +154,7 @@ impl Wanted {
         } {
             return Ok(None);
         }
-        if is_ours(&facts, nickname)? {
+        if ours.came_from_them(pid, &stat)? {
             return Ok(None);
         }
         // All of this was of one process only if it is the same now.
@@ -163,37 +166,140 @@ impl Wanted {
     }
 }
 
-/// Whether it is a unit's, or came from one.
-fn is_ours(facts: &Facts, nickname: &str) -> io::Result<bool> {
-    let groups = facts.cgroups()?;
-    let limited = format!("{nickname}-limited");
-    let in_ours = |path: &String| {
-        path.split('/')
-            .any(|part| part == nickname || part == limited)
-    };
-    if groups.iter().any(in_ours) {
-        return Ok(true);
+/// By what our units, and all that came from them, are known.
+struct Ours {
+    /// The names of the directories with their groups.
+    groups: [String; 2],
+    /// The supervisor and its guardian, who adopt what daemonised.
+    keepers: Vec<i32>,
+}
+
+/// So many ancestors are looked at. A process cannot make them more without leaving some alive.
+const MOST_ANCESTORS: usize = 256;
+
+impl Ours {
+    fn new(nickname: String, keepers: [u32; 2]) -> Self {
+        let keepers = keepers.map(u32::cast_signed).into_iter();
+        Self {
+            groups: [format!("{nickname}-limited"), nickname],
+            // 0 is nobody, and everybody's ancestor.
+            keepers: keepers.filter(|pid| *pid > 0).collect(),
+        }
     }
-    match facts.environment_has(|entry| entry.starts_with(MARK.as_bytes())) {
-        Ok(marked) => Ok(marked),
-        Err(error) if process::is_no_room(&error) => Err(error),
+
+    /// Whether a process is a unit's, or came from one.
+    fn came_from_them(&self, pid: i32, stat: &Stat) -> io::Result<bool> {
+        if self.shows(pid)? {
+            return Ok(true);
+        }
+        // Their numbers are not used again as long as they have members.
+        let leaders = [stat.session, stat.group].into_iter();
+        for leader in leaders.filter(|leader| *leader > 1 && *leader != pid) {
+            if absent_is_false(self.shows(leader))? {
+                return Ok(true);
+            }
+        }
+        let mut ancestor = stat.parent;
+        for _ in 0..MOST_ANCESTORS {
+            if ancestor <= 1 {
+                return Ok(false);
+            }
+            if self.keepers.contains(&ancestor) || absent_is_false(self.shows(ancestor))? {
+                return Ok(true);
+            }
+            ancestor = match process::stat(ancestor) {
+                Ok(stat) => stat.parent,
+                Err(error) if process::is_no_room(&error) => return Err(error),
+                // It ended meanwhile: somebody adopted its children.
+                Err(_) => process::stat(pid)?.parent,
+            };
+        }
+        Ok(true)
+    }
+
+    /// Whether it shows itself that it is a unit's: by its cgroup, or the mark.
+    fn shows(&self, pid: i32) -> io::Result<bool> {
+        let facts = Facts::of(pid);
+        let is_one = |part: &str| self.groups.iter().any(|group| group == part);
+        if facts
+            .cgroups()?
+            .iter()
+            .any(|path| path.split('/').any(is_one))
+        {
+            return Ok(true);
+        }
         // Whose environment may not be read is no child of ours.
-        Err(_) => Ok(false),
+        absent_is_false(facts.environment_has(|entry| entry.starts_with(MARK.as_bytes())))
     }
 }
 
-/// Whether a part of the path is, or holds between other characters, this id: `cri-ID.scope`.
+/// What cannot be looked at is not so, unless there was no room for the look.
+fn absent_is_false(look: io::Result<bool>) -> io::Result<bool> {
+    match look {
+        Err(error) if !process::is_no_room(&error) => Ok(false),
+        look => look,
+    }
+}
+
+/// Whether a part of the path is, or holds between other characters, this id: `cri-ID.scope`. The
+/// group of the program that watches over the container has its id, too: `crio-conmon-ID.scope`.
 fn names(path: &str, id: &str) -> bool {
-    path.split(|byte: char| !byte.is_ascii_alphanumeric())
-        .any(|part| part.starts_with(id))
+    let mut groups = path.split('/');
+    !path.contains("conmon-")
+        && groups.any(|group| {
+            group
+                .split(|byte: char| !byte.is_ascii_alphanumeric())
+                .any(|part| part.starts_with(id))
+        })
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
     use super::*;
 
+    fn nobodys() -> Ours {
+        Ours::new("taskwright-none".to_owned(), [0, 0])
+    }
+
+    #[test]
+    fn what_the_supervisor_adopted_is_never_a_target() {
+        use std::process::{Command, Stdio};
+        // It shows nothing: neither a mark, nor a group of ours.
+        let script = "env -i sleep 60 & wait";
+        let mut child = Command::new("/bin/sh");
+        let child = child.args(["-c", script]).stdin(Stdio::null());
+        let mut child = child.spawn().unwrap();
+        let parent = child.id();
+        let begun = std::time::Instant::now();
+        let sleep = loop {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+            let all = process::all().unwrap();
+            let is_child = |pid: &i32| {
+                process::stat(*pid).is_ok_and(|stat| stat.parent == parent.cast_signed())
+            };
+            if let Some(pid) = all.into_iter().find(is_child) {
+                break pid.cast_unsigned();
+            }
+        };
+        let found = |keeper| {
+            let ours = Ours::new("taskwright-none".to_owned(), [keeper, 0]);
+            let found = find(&TargetSelector::Pid(sleep), &ours).unwrap();
+            found.map(|target| target.process.pid)
+        };
+        assert_eq!(found(0), Some(sleep));
+        // Of anybody above it.
+        assert_eq!(found(parent), None);
+        assert_eq!(found(std::process::id()), None);
+        let ticks = process::stat(sleep.cast_signed()).unwrap().start_ticks;
+        let pidfd = process::open_if_same(sleep.cast_signed(), ticks).unwrap();
+        process::signal(&pidfd, 9).unwrap();
+        child.wait().unwrap();
+    }
+
     fn check(selector: TargetSelector, expected: Option<u32>) {
-        let found = find(&selector, "taskwright-none", &[]);
+        let found = find(&selector, &nobodys());
         let pid = found.map(|found| found.map(|target| target.process.pid));
         assert_eq!(pid, Ok(expected), "{selector:?}");
     }
@@ -210,7 +316,7 @@ mod tests {
 
     #[test]
     fn descriptions_that_fit_too_much_are_refused() {
-        let refused = |selector| find(&selector, "taskwright-none", &[]).is_err();
+        let refused = |selector| find(&selector, &nobodys()).is_err();
         assert!(refused(TargetSelector::ContainerId("abc".to_owned())));
         assert!(refused(TargetSelector::ContainerId("..".repeat(9))));
         assert!(refused(TargetSelector::Cgroup("/".to_owned())));
@@ -231,5 +337,6 @@ mod tests {
             assert!(names(&path, "e3b0c44298fc"), "{path}");
             assert!(!names(&path, "c44298fc1c14"), "{path}");
         }
+        assert!(!names(&format!("/pod1/crio-conmon-{id}.scope"), id));
     }
 }
