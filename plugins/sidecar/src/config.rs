@@ -16,6 +16,9 @@ const MOST_WAIT_SECONDS: f64 = 86_400.0;
 /// The shortest part of a container's id that names it.
 const LEAST_ID: usize = 12;
 
+/// What clients of Kubernetes write before it.
+const SCHEMES: [&str; 3] = ["containerd://", "cri-o://", "docker://"];
+
 /// JSON Schema of a task's `config` for this runtime.
 pub(crate) const SCHEMA: &str = r#"{
   "type": "object",
@@ -28,7 +31,7 @@ pub(crate) const SCHEMA: &str = r#"{
         "variable": { "type": "object", "required": ["name", "value"],
           "properties": { "name": { "type": "string" }, "value": { "type": "string" } } },
         "pid": { "type": "integer", "minimum": 1 },
-        "containerId": { "type": "string", "minLength": 12 },
+        "containerId": { "type": "string", "minLength": 12, "description": "also with containerd://, cri-o:// or docker:// before it" },
         "cgroup": { "type": "string", "pattern": "^/" }
       }
     },
@@ -163,8 +166,16 @@ impl Wanted {
                 value: variable.value.clone(),
             }),
             Target::Pid(pid) => Selector::Pid(*pid),
-            Target::ContainerId(id) => Selector::ContainerId(id.clone()),
+            Target::ContainerId(id) => Selector::ContainerId(bare(id).to_owned()),
             Target::Cgroup(path) => Selector::Cgroup(path.clone()),
+        }
+    }
+
+    /// The process, if it is named by its number: no other one is ever meant.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match self.target {
+            Target::Pid(pid) => Some(pid),
+            _ => None,
         }
     }
 
@@ -193,6 +204,14 @@ impl Wanted {
     }
 }
 
+/// A container's id without the runtime before it.
+fn bare(id: &str) -> &str {
+    let mut schemes = SCHEMES.iter();
+    schemes
+        .find_map(|scheme| id.strip_prefix(scheme))
+        .unwrap_or(id)
+}
+
 impl Given {
     fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
@@ -212,11 +231,13 @@ impl Given {
                 found.push(problem("/config/target/pid", "must be 1 or more"));
             }
             Some(Target::ContainerId(id))
-                if id.len() < LEAST_ID || !id.chars().all(|one| one.is_ascii_alphanumeric()) =>
+                if bare(id).len() < LEAST_ID
+                    || !bare(id).chars().all(|one| one.is_ascii_alphanumeric()) =>
             {
                 found.push(problem(
                     "/config/target/containerId",
-                    "must be a container's id, or at least its first 12 characters",
+                    "must be a container's id, or at least its first 12 characters, alone or after \
+                     containerd://, cri-o:// or docker://",
                 ));
             }
             Some(Target::Cgroup(path)) if !path.starts_with('/') || path.len() == 1 => {

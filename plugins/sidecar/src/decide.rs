@@ -102,6 +102,12 @@ pub(crate) fn go_on(memory: &Memory) -> Step {
 
 /// Waits for the target a little longer, or no more.
 pub(crate) fn look_again(wanted: &Wanted, memory: Memory) -> Step {
+    if let Some(pid) = wanted.pid() {
+        // Whoever has this number some day is not who was meant.
+        return Step::Done(Outcome::TargetLost(format!(
+            "there is no process {pid} to enter: it has ended, or never was, or came from a task"
+        )));
+    }
     let looked = memory.looked_ms.unwrap_or(0);
     if looked >= wanted.wait_ms {
         return Step::Done(Outcome::TargetLost(format!(

@@ -8,6 +8,7 @@ mod config;
 mod decide;
 
 use taskwright_plugin_sdk::command::{self, KIND, MAIN};
+use taskwright_plugin_sdk::namespace::Entry;
 use taskwright_plugin_sdk::{
     Description, End, Event, Failure, Problem, Runtime, Step, Task, export, log, namespace, status,
     units,
@@ -35,8 +36,9 @@ impl Runtime for SidecarRuntime {
 
     fn validate(task: Task) -> Result<(), Vec<Problem>> {
         let mut problems = command::problems(&task);
-        if let Err(found) = Wanted::read(&task.config) {
-            problems.extend(found);
+        match Wanted::read(&task.config) {
+            Ok(wanted) => problems.extend(not_allowed(&wanted)),
+            Err(found) => problems.extend(found),
         }
         if problems.is_empty() {
             Ok(())
@@ -63,6 +65,44 @@ impl Runtime for SidecarRuntime {
             (Event::Exited(_) | Event::Woke | Event::Recovered, _) => Ok(decide::go_on(&memory)),
         }
     }
+}
+
+/// What the operator does not allow. Told before anything is stored; the host sees to it once more
+/// when the time comes.
+fn not_allowed(wanted: &Wanted) -> Vec<Problem> {
+    let nothing = Entry {
+        user_namespace: false,
+        cgroup_namespace: false,
+        identity: false,
+        cgroup: false,
+    };
+    let Entry {
+        user_namespace,
+        cgroup_namespace,
+        ..
+    } = wanted.entry();
+    [
+        (
+            "/config/userNamespace",
+            Entry {
+                user_namespace,
+                ..nothing
+            },
+        ),
+        (
+            "/config/cgroupNamespace",
+            Entry {
+                cgroup_namespace,
+                ..nothing
+            },
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(field, entry)| match namespace::may_enter(entry) {
+        Err(namespace::Error::Denied(sentence)) => Some(command::problem(field, &sentence)),
+        _ => None,
+    })
+    .collect()
 }
 
 /// Looks for the target, and starts the command in there if it is found.

@@ -46,6 +46,10 @@ impl Host for CallState {
         Ok(answer.map_err(|error| Error::Unavailable(convert::text(error.to_string()))))
     }
 
+    async fn may_enter(&mut self, entry: Entry) -> wasmtime::Result<Result<(), Error>> {
+        Ok(self.lent(entry).map_err(Error::Denied))
+    }
+
     async fn spawn(
         &mut self,
         unit: String,
@@ -53,15 +57,8 @@ impl Host for CallState {
         entry: Entry,
         request: SpawnRequest,
     ) -> wasmtime::Result<Result<Spawned, SpawnError>> {
-        for (wanted, capability) in [
-            (entry.user_namespace, Capability::UserNamespace),
-            (entry.cgroup_namespace, Capability::CgroupNamespace),
-        ] {
-            if wanted && !self.plugin.grants.allows(capability) {
-                return Ok(Err(SpawnError::Denied(format!(
-                    "the plugin was not lent `{capability}`"
-                ))));
-            }
+        if let Err(sentence) = self.lent(entry) {
+            return Ok(Err(SpawnError::Denied(sentence)));
         }
         let inside = Inside {
             target: identity(&target),
@@ -78,6 +75,20 @@ impl Host for CallState {
 }
 
 impl CallState {
+    /// Whether the grants cover what is taken of a target.
+    fn lent(&self, entry: Entry) -> Result<(), String> {
+        let wanted = [
+            (entry.user_namespace, Capability::UserNamespace),
+            (entry.cgroup_namespace, Capability::CgroupNamespace),
+        ];
+        for (wanted, capability) in wanted {
+            if wanted && !self.plugin.grants.allows(capability) {
+                return Err(format!("the plugin was not lent `{capability}`"));
+            }
+        }
+        Ok(())
+    }
+
     fn may_look(&self) -> Result<(), Error> {
         match self.scope.attempt() {
             Some(_) => Ok(()),

@@ -57,6 +57,12 @@ fn every_target_is_read() {
         selector(&format!(r#"{{"containerId":"{id}"}}"#)),
         Selector::ContainerId(id.to_owned())
     );
+    for scheme in ["containerd", "cri-o", "docker"] {
+        assert_eq!(
+            selector(&format!(r#"{{"containerId":"{scheme}://{id}"}}"#)),
+            Selector::ContainerId(id.to_owned())
+        );
+    }
     assert_eq!(
         selector(r#"{"cgroup":"/kubepods/pod1"}"#),
         Selector::Cgroup("/kubepods/pod1".to_owned())
@@ -81,6 +87,10 @@ fn what_means_nothing_is_refused_at_its_field() {
         ),
         (
             r#"{"target":{"containerId":"../../../../etc"}}"#,
+            "/config/target/containerId",
+        ),
+        (
+            r#"{"target":{"containerId":"ftp://0123456789abcdef"}}"#,
             "/config/target/containerId",
         ),
         (r#"{"target":{"cgroup":"x"}}"#, "/config/target/cgroup"),

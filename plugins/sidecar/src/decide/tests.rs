@@ -45,6 +45,13 @@ fn a_target_is_looked_for_more_and_more_slowly_and_not_for_ever() {
 }
 
 #[test]
+fn a_number_is_not_waited_for() {
+    let wanted = Wanted::with(r#"{"target":{"pid":41}}"#, &|_| None).unwrap();
+    let step = look_again(&wanted, Memory::default());
+    assert!(matches!(step, Step::Done(Outcome::TargetLost(why)) if why.contains("no process 41 ")));
+}
+
+#[test]
 fn the_target_is_remembered() {
     let Seen::Step(Ok(Step::Wait(waiting))) = after_spawn(
         Ok(Spawned {
