@@ -3,6 +3,7 @@
 //! Every test has a daemon of its own and sees what containerd has of it by the daemon's label,
 //! so that it never meets another test. Nothing of a test is left at containerd.
 
+mod exec;
 mod faults;
 mod output;
 mod own_runtime;

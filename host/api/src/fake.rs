@@ -461,6 +461,16 @@ impl taskwright_control::port::Execs for Echo {
             if let Some(part) = request.part {
                 return Err(ExecError::Refused(format!("there is no {part}")));
             }
+            match request.argv.first().map(String::as_str) {
+                Some("nope") => return Err(ExecError::NotFound("there is no nope".to_owned())),
+                Some("slow") => {
+                    let late = ExecError::Overdue("it took longer than \"1\" s".to_owned());
+                    let pieces: taskwright_control::port::ExecPieces =
+                        Box::pin(futures::stream::iter([Err(late)]));
+                    return Ok(pieces);
+                }
+                _ => {}
+            }
             let code = i32::try_from(request.argv.len()).unwrap_or(0);
             let pieces = [
                 Ok(ExecPiece::Printed(

@@ -22,6 +22,8 @@ pub(crate) struct Problem {
     pub(crate) hint: Option<String>,
     /// Each field that is wrong.
     pub(crate) details: Vec<FieldProblem>,
+    /// Why, in a word for programs, where the status does not tell enough.
+    pub(crate) cause: Option<&'static str>,
     /// Seconds after which trying again makes sense.
     pub(crate) retry_after: Option<u32>,
 }
@@ -42,6 +44,7 @@ impl Problem {
             message: message.into(),
             hint: None,
             details: Vec::new(),
+            cause: None,
             retry_after: None,
         }
     }
@@ -105,6 +108,7 @@ impl Problem {
                     title,
                     status: self.status.as_u16(),
                     detail: &self.message,
+                    cause: self.cause,
                     hint: self.hint.as_deref(),
                     errors: &self.details,
                     request_id,
@@ -182,6 +186,9 @@ pub(crate) struct ProblemDocument<'a> {
     status: u16,
     /// What happened, for people.
     detail: &'a str,
+    /// Why, in a word for programs, where the status does not tell enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
     /// What to do about it, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'a str>,

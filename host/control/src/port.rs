@@ -377,6 +377,12 @@ pub enum ExecError {
     /// The command, or the part that was named, means nothing there.
     #[error("{0}")]
     Refused(String),
+    /// There is no such program in there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The program is there and cannot be executed.
+    #[error("{0}")]
+    NotExecutable(String),
     /// It took longer than it may.
     #[error("{0}")]
     Overdue(String),

@@ -5,14 +5,14 @@
 //! | 0 | done; with `run` and `wait`: the task ended with 0 |
 //! | 1 | `serve` could not start, or `doctor` or `config check` found a problem |
 //! | 2 | the command line is wrong |
-//! | 124 | `run`, `wait`: one of the task's time limits fired |
-//! | 125 | Taskwright failed, not the task: no daemon, no such task, a fault of the machine; `exec`: the command was not started, or took too long |
-//! | 126 | `run`, `wait`: the task's program cannot be executed |
-//! | 127 | `run`, `wait`: the task's program was not found |
-//! | 128 + n | `run`, `wait`: signal n ended the task |
-//! | any other | `run`, `wait`: the task's own exit code |
+//! | 124 | `run`, `wait`: one of the task's time limits fired; `exec`: the command's time is over |
+//! | 125 | Taskwright failed, not the task: no daemon, no such task, a fault of the machine |
+//! | 126 | `run`, `wait`, `exec`: the program cannot be executed |
+//! | 127 | `run`, `wait`, `exec`: the program was not found |
+//! | 128 + n | `run`, `wait`, `exec`: signal n ended the task, or the command |
+//! | any other | `run`, `wait`, `exec`: the task's, or the command's, own exit code |
 //!
-//! `run` and `wait` also write a line to standard error whenever the code is not the
+//! `run`, `wait` and `exec` also write a line to standard error whenever the code is not the
 //! task's own, so that a task that itself exits with 125 can be told from a failure of ours.
 
 /// How the program ends.
@@ -26,10 +26,14 @@ impl Code {
     pub(crate) const PROBLEM: Self = Self(1);
     /// The command line is wrong. Clap uses the same number.
     pub(crate) const USAGE: Self = Self(2);
-    /// A time limit of the task fired.
+    /// A time limit of the task fired, or the time of a command in it is over.
     pub(crate) const TIMEOUT: Self = Self(124);
     /// Taskwright failed, not the task.
     pub(crate) const OURS: Self = Self(125);
+    /// The program cannot be executed.
+    pub(crate) const NOT_EXECUTABLE: Self = Self(126);
+    /// The program was not found.
+    pub(crate) const NOT_FOUND: Self = Self(127);
     /// TERM ended it: what a canceled task shows whose own end is not known.
     pub(crate) const CANCELED: Self = Self(128 + 15);
 

@@ -90,6 +90,14 @@ struct EndView {
     exit_code: i32,
 }
 
+/// The last event where there is no end to tell of: `not-found`, `not-executable`, `timeout`,
+/// `not-running`, `unsupported`, `refused` or `unavailable`, and a sentence.
+#[derive(Serialize)]
+struct FailureView {
+    cause: &'static str,
+    message: String,
+}
+
 /// Run a command inside a task that runs.
 ///
 /// In containers; processes have no inside. The command gets no input, and is not part of the
@@ -99,13 +107,13 @@ struct EndView {
     params(("name" = String, Path, description = "The task's name")),
     request_body(content = super::schema::ExecBody),
     responses(
-        (status = 200, description = "It ended. As events (`Accept: text/event-stream`): `output` while it prints, `end` with its exit code, or `error`",
+        (status = 200, description = "It ended. As events (`Accept: text/event-stream`): `output` while it prints, `end` with its exit code, or `error` with a `cause` and a `message`",
             content((ResultView = "application/json"), (PieceView<'static> = "text/event-stream"))),
-        (status = 400, description = "The body cannot be read", body = ProblemDocument<'static>),
+        (status = 400, description = "The body cannot be read, or the program cannot be started (`cause`: `not-found`, `not-executable`)", body = ProblemDocument<'static>),
         (status = 404, description = "No such task", body = ProblemDocument<'static>),
         (status = 409, description = "The task does not run, or its runtime cannot do that", body = ProblemDocument<'static>),
         (status = 429, description = "Too many commands run already", body = ProblemDocument<'static>),
-        (status = 504, description = "It took too long", body = ProblemDocument<'static>),
+        (status = 504, description = "It took too long (`cause`: `timeout`)", body = ProblemDocument<'static>),
     )
 )]
 pub(crate) async fn exec_in_task(
@@ -144,14 +152,32 @@ pub(crate) async fn exec_in_task(
     collected(pieces).await
 }
 
+/// The word for `error` that programs go by. Part of the API.
+fn cause_of(error: &ExecError) -> &'static str {
+    match error {
+        ExecError::NotRunning(_) => "not-running",
+        ExecError::Unsupported(_) => "unsupported",
+        ExecError::Refused(_) => "refused",
+        ExecError::NotFound(_) => "not-found",
+        ExecError::NotExecutable(_) => "not-executable",
+        ExecError::Overdue(_) => "timeout",
+        ExecError::Unavailable(_) => "unavailable",
+    }
+}
+
 fn told(error: ExecError) -> Problem {
     let status = match &error {
         ExecError::NotRunning(_) | ExecError::Unsupported(_) => StatusCode::CONFLICT,
-        ExecError::Refused(_) => StatusCode::BAD_REQUEST,
+        ExecError::Refused(_) | ExecError::NotFound(_) | ExecError::NotExecutable(_) => {
+            StatusCode::BAD_REQUEST
+        }
         ExecError::Overdue(_) => StatusCode::GATEWAY_TIMEOUT,
         ExecError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Problem::new(status, error.to_string())
+    Problem {
+        cause: Some(cause_of(&error)),
+        ..Problem::new(status, error.to_string())
+    }
 }
 
 type Pieces = BoxStream<'static, Result<ExecPiece, ExecError>>;
@@ -243,7 +269,13 @@ fn streamed(pieces: Pieces, heartbeat: Duration) -> Response {
             sse::event("", "output", &view)
         }
         Ok(ExecPiece::Ended(exit_code)) => sse::event("", "end", &EndView { exit_code }),
-        Err(error) => sse::broken(&error.to_string()),
+        Err(error) => {
+            let view = FailureView {
+                cause: cause_of(&error),
+                message: error.to_string(),
+            };
+            sse::event("", "error", &view)
+        }
     });
     let events = futures::stream::iter([sse::hello()]).chain(events);
     sse::response(events, heartbeat)

@@ -77,6 +77,8 @@ impl<'a> Ask<'a> {
 pub(crate) struct Refused {
     /// The status.
     pub(crate) status: StatusCode,
+    /// Why, in a word for programs, where it is said.
+    pub(crate) cause: Option<String>,
     message: String,
 }
 
@@ -263,6 +265,7 @@ async fn refusal(answer: Answer) -> anyhow::Error {
     }
     let refused = Refused {
         status,
+        cause: text("cause"),
         message: lines.join("\n"),
     };
     let hint = match status {

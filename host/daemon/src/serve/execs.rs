@@ -87,10 +87,11 @@ fn told(error: ContainerError) -> ExecError {
         ContainerError::NotRunning { .. } | ContainerError::SandboxLost { .. } => {
             ExecError::NotRunning(sentence)
         }
-        ContainerError::NotFound { .. }
-        | ContainerError::NotExecutable { .. }
-        | ContainerError::Refused { .. }
-        | ContainerError::ImageUnavailable { .. } => ExecError::Refused(sentence),
+        ContainerError::NotFound { .. } => ExecError::NotFound(sentence),
+        ContainerError::NotExecutable { .. } => ExecError::NotExecutable(sentence),
+        ContainerError::Refused { .. } | ContainerError::ImageUnavailable { .. } => {
+            ExecError::Refused(sentence)
+        }
         ContainerError::Overdue(_) => ExecError::Overdue(sentence),
         ContainerError::NeverBegun { .. }
         | ContainerError::PerhapsBegun { .. }

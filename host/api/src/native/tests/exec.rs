@@ -63,3 +63,17 @@ async fn what_cannot_be_run_is_refused_in_words() {
     let answer = api.post("/tasks/ended/exec", r#"{"command": ["a"]}"#).await;
     is_problem(&answer, 409, "runs nothing");
 }
+
+#[tokio::test]
+async fn why_a_command_has_no_end_is_told_in_a_word() {
+    let api = api().await;
+    api.submit("a", &["sleep", "60"]).await;
+    let running = |answer: &Answer| answer.json()["state"] == "running";
+    api.until("/tasks/a", running).await;
+    for (program, status, cause) in [("nope", 400, "not-found"), ("slow", 504, "timeout")] {
+        let body = json!({"command": [program]}).to_string();
+        let answer = api.post("/tasks/a/exec", &body).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.json()["cause"], cause);
+    }
+}
