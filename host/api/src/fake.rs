@@ -257,6 +257,16 @@ impl Strategies for Obedient {
         {
             panic!("a handler runs into a fault of ours");
         }
+        if spec
+            .runtime
+            .as_ref()
+            .is_some_and(|name| name.as_str() == "missing")
+        {
+            return Err(SpecProblem {
+                field: "/spec/runtime".to_owned(),
+                message: "there is no runtime missing".to_owned(),
+            });
+        }
         match spec.work.kind() {
             "process" => Ok(RuntimeName::parse("process").unwrap()),
             "podTemplateSpec" => Ok(RuntimeName::parse("pod").unwrap()),

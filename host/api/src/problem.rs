@@ -9,8 +9,9 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use taskwright_control::port::SpecProblem;
 use taskwright_control::{ControlError, SubmitError};
+
+use crate::native::places::Places;
 
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,16 @@ impl Problem {
         Self {
             details,
             ..Self::bad_request(message)
+        }
+    }
+
+    /// Why a task was not taken, with every field where its submitter wrote it.
+    pub(crate) fn refused(error: SubmitError, places: &Places) -> Self {
+        match error {
+            SubmitError::Invalid(problems) => {
+                Self::invalid(problems.iter().map(|one| places.told(one)).collect())
+            }
+            other => other.into(),
         }
     }
 
@@ -234,7 +245,8 @@ impl From<SubmitError> for Problem {
         let message = error.to_string();
         match error {
             SubmitError::Invalid(problems) => {
-                Self::invalid(problems.into_iter().map(FieldProblem::from).collect())
+                let told = problems.iter().map(|one| Places::default().told(one));
+                Self::invalid(told.collect())
             }
             SubmitError::Exists { deleting: true, .. } => Self::new(
                 StatusCode::CONFLICT,
@@ -253,15 +265,6 @@ impl From<SubmitError> for Problem {
                 .hint("delete tasks that are no longer needed")
                 .retry_after(5),
             SubmitError::Control(error) => error.into(),
-        }
-    }
-}
-
-impl From<SpecProblem> for FieldProblem {
-    fn from(problem: SpecProblem) -> Self {
-        Self {
-            field: problem.field,
-            message: problem.message,
         }
     }
 }

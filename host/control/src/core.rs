@@ -317,6 +317,7 @@ impl Book {
                 problems.push(SetProblem {
                     name,
                     message: error.to_string(),
+                    details: Vec::new(),
                     kept_present: false,
                 });
             }
@@ -330,6 +331,7 @@ impl Book {
             return Some(SetProblem {
                 name: wanted.key.name.clone(),
                 message: "the task of that name was removed a moment ago; send it again".into(),
+                details: Vec::new(),
                 kept_present: false,
             });
         };
@@ -342,6 +344,7 @@ impl Book {
         Some(SetProblem {
             name: wanted.key.name.clone(),
             message: message.into(),
+            details: Vec::new(),
             kept_present: true,
         })
     }

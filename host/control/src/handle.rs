@@ -143,6 +143,10 @@ impl Control {
                     problems.push(SetProblem {
                         name: name.clone(),
                         message: explain(&error),
+                        details: match error {
+                            SubmitError::Invalid(problems) => problems,
+                            _ => Vec::new(),
+                        },
                         kept_present: false,
                     });
                     keep.push(name);

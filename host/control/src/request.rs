@@ -119,6 +119,8 @@ pub struct SetProblem {
     pub name: TaskName,
     /// The problem, for people.
     pub message: String,
+    /// Each field that is wrong with it, where it is that.
+    pub details: Vec<SpecProblem>,
     /// Whether a task of that name is listed all the same: the present one, kept as it is.
     pub kept_present: bool,
 }

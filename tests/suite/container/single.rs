@@ -126,7 +126,7 @@ fn only_paths_that_the_operator_lists_are_mounted() {
     let above = shared.parent().unwrap().to_owned();
     for (name, path) in [("below", shared.join("below")), ("above", above)] {
         let body = mounting(name, &path, false, "true");
-        refused(&it, &body, "/spec/container", "host-paths");
+        refused(&it, &body, "/spec/container", "--container-host-paths");
     }
 }
 

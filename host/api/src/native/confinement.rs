@@ -49,16 +49,25 @@ fn resources(both: Both<'_>, into: &mut Confinement, problems: &mut Problems) {
     };
     into.cpu_millis = object.get("cpu").and_then(|value| {
         let told = quantity::millis(value).and_then(|millis| match u32::try_from(millis) {
-            Ok(0) => Err("must be above 0"),
+            Ok(0) => Err(format!(
+                "must be above 0, and is {}",
+                quantity::shown(value)
+            )),
             Ok(number) if millis <= MOST_CPU_MILLIS => Ok(number),
-            _ => Err("is more than a thousand cores"),
+            _ => Err(format!(
+                "{} is more than a thousand cores",
+                quantity::shown(value)
+            )),
         });
         kept(told, &path.key("cpu"), problems)
     });
     into.memory_bytes = object.get("memory").and_then(|value| {
         let told = quantity::units(value).and_then(|bytes| match bytes {
             LEAST_MEMORY_BYTES.. => Ok(bytes),
-            _ => Err("must be at least 1Mi"),
+            _ => Err(format!(
+                "must be at least 1Mi, and is {}",
+                quantity::shown(value)
+            )),
         });
         kept(told, &path.key("memory"), problems)
     });
@@ -93,7 +102,7 @@ fn counted(object: Object<'_>, key: &str, most: i64, problems: &mut Problems) ->
     }
 }
 
-fn kept<T>(told: Result<T, &'static str>, path: &Path<'_>, problems: &mut Problems) -> Option<T> {
+fn kept<T>(told: Result<T, String>, path: &Path<'_>, problems: &mut Problems) -> Option<T> {
     told.map_err(|message| problems.add(path, message)).ok()
 }
 

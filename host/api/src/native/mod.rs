@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `field` | reading a JSON tree field by field |
 //! | `parse` | from a body to a task |
+//! | `misspelt` | fields that are almost those that are read |
+//! | `places` | where a submitter wrote what a problem is about |
 //! | `status` | what the contract calls a task's state |
 //! | `dto` | a task as it is answered |
 //! | `tasks` | create, get, delete, wait, stop |
@@ -23,10 +25,12 @@ pub(crate) mod exec;
 pub(crate) mod field;
 pub(crate) mod list;
 pub(crate) mod logs;
+mod misspelt;
 pub(crate) mod operator;
 pub(crate) mod parse;
 #[cfg(test)]
 mod parse_tests;
+pub(crate) mod places;
 pub(crate) mod plugins;
 mod quantity;
 pub(crate) mod schema;

@@ -3,7 +3,8 @@
 //! Everything is checked here before anything is stored, and every problem is
 //! told at once. Unknown fields and `status` are ignored, `null` is the same as
 //! nothing; what would silently mean something else than it says is refused:
-//! contradictions between the two forms, `valueFrom`, `timeoutSeconds: 0`.
+//! contradictions between the two forms, `valueFrom`, `timeoutSeconds: 0`, and
+//! fields that are almost ours ([`super::misspelt`]).
 //!
 //! What is ours (`labels`, `priority`, `runtime`, `limits`, `retry`, `config`, and what
 //! [`super::confinement`] reads) stands at the top level beside `name`, and is also taken under
@@ -19,6 +20,7 @@ use taskwright_model::{
 
 use super::confinement::confinement;
 use super::field::{Object, Path, Problems};
+use super::misspelt;
 use crate::problem::FieldProblem;
 
 /// The largest command: `command`, `args` and `env` together, in bytes.
@@ -101,6 +103,10 @@ fn spec(top: Object<'_>, problems: &mut Problems) -> Option<TaskSpec> {
         .get("spec")
         .and_then(|value| Object::of(value, &spec_path, problems));
     let both = Both { top, under };
+    misspelt::check(top, &misspelt::TASK, problems);
+    if let Some(under) = under {
+        misspelt::check(under, &misspelt::SPEC, problems);
+    }
     let work = work(both, problems);
     let mut limits = limits(both, problems);
     pod_limits(both, &mut limits, problems);
@@ -163,11 +169,7 @@ fn work(both: Both<'_>, problems: &mut Problems) -> Option<Work> {
     let given = [process.is_some(), container.is_some(), pod.is_some()];
     match given.iter().filter(|one| **one).count() {
         0 => {
-            problems.add(
-                both.top.path,
-                "nothing to run: send spec.process (or process) with a command, spec.container, \
-                 or podTemplateSpec",
-            );
+            nothing_to_run(both, problems);
             None
         }
         1 => match (process, container, pod) {
@@ -184,6 +186,25 @@ fn work(both: Both<'_>, problems: &mut Problems) -> Option<Work> {
             None
         }
     }
+}
+
+/// Says what is missing, or what stands where it is not read.
+fn nothing_to_run(both: Both<'_>, problems: &mut Problems) {
+    let (top, under) = (both.top, both.under);
+    if top.get(CONTAINER).is_some() {
+        let message =
+            "nothing to run: a container belongs under spec, so send it as spec.container";
+        return problems.add(&top.path.key(CONTAINER), message);
+    }
+    if let Some(under) = under.filter(|under| under.get(POD_TEMPLATE).is_some()) {
+        let message = "nothing to run: podTemplateSpec belongs at the top level, beside name";
+        return problems.add(&under.path.key(POD_TEMPLATE), message);
+    }
+    problems.add(
+        top.path,
+        "nothing to run: send spec.process (or process) with a command, spec.container, or \
+         podTemplateSpec",
+    );
 }
 
 /// `None`: no process is given. `Some(None)`: one is, and it has problems.
@@ -213,6 +234,7 @@ fn process(both: Both<'_>, problems: &mut Problems) -> Option<Option<ProcessSpec
 
 fn process_spec(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<ProcessSpec> {
     let object = Object::of(value, path, problems)?;
+    misspelt::check(object, &misspelt::PROCESS, problems);
     let command_path = path.key("command");
     let command = object.texts("command", problems);
     let given = object.get("command").is_some_and(Value::is_array);
@@ -457,6 +479,7 @@ fn limits(both: Both<'_>, problems: &mut Problems) -> TimeLimits {
     else {
         return limits;
     };
+    misspelt::check(object, &misspelt::LIMITS, problems);
     let mut limit = |key: &str| seconds(object, key, Least::AboveZero, problems);
     limits.queue = limit("queueSeconds");
     limits.start = limit("startSeconds");
@@ -626,6 +649,7 @@ fn retry(both: Both<'_>, problems: &mut Problems) -> RetryPolicy {
     else {
         return policy;
     };
+    misspelt::check(object, &misspelt::RETRY, problems);
     if let Some(attempts) = object.integer("maxAttempts", problems) {
         match u32::try_from(attempts) {
             Ok(number @ 1..) if attempts <= MOST_ATTEMPTS => policy.max_attempts = number,

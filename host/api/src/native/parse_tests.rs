@@ -114,6 +114,48 @@ fn what_clients_send_beside_is_ignored() {
 }
 
 #[test]
+fn what_is_almost_a_field_is_not_ignored() {
+    refused(
+        &with(json!({"graceSeconds": 5})),
+        "/graceSeconds",
+        "did you mean `limits.graceSeconds`?",
+    );
+    refused(
+        &with(json!({"resource": {"memory": "1Gi"}})),
+        "/resource",
+        "`resources`",
+    );
+    refused(&with(json!({"timeout": 5})), "/timeout", "`timeoutSeconds`");
+    let body = with(json!({"spec": {"label": {"a": "b"}}}));
+    refused(&body, "/spec/label", "`labels`");
+    let body = with(json!({"limits": {"grace": 5}}));
+    refused(&body, "/limits/grace", "`limits.graceSeconds`");
+    let body = with(json!({"retry": {"max_attempt": 5}}));
+    refused(&body, "/retry/max_attempt", "`retry.maxAttempts`");
+    let body = with_process(json!({"arg": ["a"]}));
+    refused(&body, "/process/arg", "`process.args`");
+    // What is null is not said, and what is far from ours is somebody else's.
+    read(&with(json!({"timeout": null, "resource": null})));
+    let others = json!({"metadata": {}, "kind": "Task", "apiVersion": "v1", "image": "x"});
+    read(&with(others));
+    let mut many = with(json!({}));
+    for number in 0..10_000 {
+        many[format!("unknown-{number}")] = json!(1);
+    }
+    read(&many);
+}
+
+#[test]
+fn what_answers_hold_may_be_sent_back() {
+    read(&with(json!({
+        "id": "x", "namespace": "x", "state": "running", "outcome": {}, "attempts": [1],
+        "createdAt": "x", "problem": {}, "status": {"state": {}, "lastState": {}},
+        "processStatus": {"running": {}}, "podStatus": {"phase": "Running"},
+        "deletionTimestamp": "x", "limits": {"graceSeconds": 10.0},
+    })));
+}
+
+#[test]
 fn names_are_checked() {
     refused(
         &json!({"process": {"command": ["a"]}}),
@@ -144,6 +186,22 @@ fn names_are_checked() {
 fn something_must_be_run() {
     refused(&json!({"name": "x"}), "", "nothing to run");
     refused(&json!({"name": "x", "spec": {}}), "", "nothing to run");
+    let image = json!({"image": "a"});
+    refused(
+        &json!({"name": "x", "container": image}),
+        "/container",
+        "nothing to run: a container belongs under spec",
+    );
+    refused(
+        &json!({"name": "x", "spec": {"podTemplateSpec": {"spec": {"containers": [image]}}}}),
+        "/spec/podTemplateSpec",
+        "nothing to run: podTemplateSpec belongs at the top level",
+    );
+    refused(
+        &json!({"name": "x", "command": ["ls"]}),
+        "/command",
+        "did you mean `process.command`?",
+    );
     refused(&json!({"name": "x", "spec": 7}), "/spec", "an object");
     refused(
         &json!({"name": "x", "process": "ls"}),

@@ -7,28 +7,43 @@ use serde_json::Value;
 
 /// The longest text that is read as an amount.
 const MOST_BYTES: usize = 32;
+/// How much is shown of what is no amount.
+const MOST_SHOWN: usize = 60;
 
 /// An amount in thousandths, or what is wrong with it.
-pub(crate) fn millis(value: &Value) -> Result<u128, &'static str> {
-    const WANTED: &str = "must be an amount, as 2, 0.5, \"500m\", \"64Mi\" or \"1G\"";
+pub(crate) fn millis(value: &Value) -> Result<u128, String> {
+    let wanted = || {
+        let shown = shown(value);
+        format!("must be an amount, as 2, 0.5, \"500m\", \"64Mi\" or \"1G\", not {shown}")
+    };
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
-        _ => return Err(WANTED),
+        _ => return Err(wanted()),
     };
     if text.len() > MOST_BYTES {
-        return Err(WANTED);
+        return Err(wanted());
     }
     if text.starts_with('-') {
-        return Err("must not be negative");
+        return Err(format!("must not be negative, as {} is", shown(value)));
     }
-    parse(text.strip_prefix('+').unwrap_or(&text)).ok_or(WANTED)
+    parse(text.strip_prefix('+').unwrap_or(&text)).ok_or_else(wanted)
 }
 
 /// An amount in whole units; a part of one counts as one.
-pub(crate) fn units(value: &Value) -> Result<u64, &'static str> {
+pub(crate) fn units(value: &Value) -> Result<u64, String> {
     let whole = millis(value)?.div_ceil(1000);
-    u64::try_from(whole).map_err(|_| "is more than any machine has")
+    u64::try_from(whole).map_err(|_| format!("{} is more than any machine has", shown(value)))
+}
+
+/// A value as it was written, its end left out where it is long.
+pub(crate) fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= MOST_SHOWN {
+        return text;
+    }
+    let begin: String = text.chars().take(MOST_SHOWN).collect();
+    format!("{begin}...")
 }
 
 fn parse(text: &str) -> Option<u128> {
@@ -133,6 +148,15 @@ mod tests {
             json!("9".repeat(40)),
         ] {
             assert!(millis(&written).is_err(), "{written}");
+        }
+        for (written, words) in [
+            (json!("1GB"), "not \"1GB\""),
+            (json!(-1), "as -1 is"),
+            (json!([1]), "not [1]"),
+            (json!("9".repeat(400)), "999..."),
+        ] {
+            let message = millis(&written).err().unwrap_or_default();
+            assert!(message.contains(words) && message.len() < 200, "{message}");
         }
         assert!(units(&json!("9999999E")).is_err());
         assert_eq!(units(&json!("1m")), Ok(1));

@@ -23,6 +23,7 @@ use taskwright_model::{Task, TaskName};
 
 use super::dto::{self, ElementProblem, EnvValues, TaskView};
 use super::field::Path;
+use super::places::Places;
 use super::schema::TaskRequest;
 use super::{Shared, parse};
 use crate::auth::Caller;
@@ -75,9 +76,10 @@ pub(crate) async fn set_tasks(
     let elements = elements(&bytes, state.limits.set_elements)?;
     let Read { wanted, unreadable } = read_elements(&state, &elements);
     let answer = state.control.set(state.namespace.clone(), wanted).await?;
+    let refused = placed(answer.problems, &elements);
     Ok(tell(
         &answer.tasks,
-        &answer.problems,
+        &refused,
         &unreadable,
         EnvValues::for_caller(&caller),
     ))
@@ -221,6 +223,42 @@ fn read_element(state: &ApiState, raw: &RawValue, index: usize) -> Result<Submis
     })
 }
 
+/// An element that was read and is not had all the same.
+struct NotHad {
+    name: TaskName,
+    message: String,
+    details: Vec<FieldProblem>,
+}
+
+/// What could not be had, with every field where it was written. The elements are looked at once
+/// more for that, because hardly any request has such.
+fn placed(problems: Vec<SetProblem>, raw: &[&RawValue]) -> Vec<NotHad> {
+    let mut places: HashMap<String, Places> = HashMap::new();
+    if problems.iter().any(|problem| !problem.details.is_empty()) {
+        for (index, raw) in raw.iter().enumerate() {
+            let value: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+            if let Some(name) = value.get("name").and_then(Value::as_str) {
+                let of_element = Places::of(&value, &Path::ROOT.index(index));
+                places.insert(name.to_owned(), of_element);
+            }
+        }
+    }
+    let not_had = problems.into_iter().map(|problem| {
+        let places = places.remove(problem.name.as_str()).unwrap_or_default();
+        let details: Vec<FieldProblem> =
+            problem.details.iter().map(|one| places.told(one)).collect();
+        NotHad {
+            name: problem.name,
+            message: match details.as_slice() {
+                [] => problem.message,
+                details => told(details),
+            },
+            details,
+        }
+    });
+    not_had.collect()
+}
+
 fn told(problems: &[FieldProblem]) -> String {
     let sentences: Vec<String> = problems.iter().map(FieldProblem::sentence).collect();
     sentences.join("; ")
@@ -229,7 +267,7 @@ fn told(problems: &[FieldProblem]) -> String {
 /// The whole answer: real tasks in their order, then what is no task.
 fn tell(
     tasks: &[Arc<Task>],
-    problems: &[SetProblem],
+    problems: &[NotHad],
     unreadable: &[NotATask],
     values: EnvValues,
 ) -> Response {
@@ -237,7 +275,7 @@ fn tell(
     for problem in problems {
         let told = ElementProblem {
             message: problem.message.as_str().into(),
-            details: &[],
+            details: &problem.details,
         };
         of_name.insert(problem.name.as_str(), told);
     }
@@ -260,7 +298,7 @@ fn tell(
         if !listed.contains(name) {
             let told = ElementProblem {
                 message: problem.message.as_str().into(),
-                details: &[],
+                details: &problem.details,
             };
             answer.no_task(name, told);
         }

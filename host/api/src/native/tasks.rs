@@ -17,6 +17,7 @@ use taskwright_model::{Task, TaskKey};
 
 use super::dto::{self, EnvValues, TaskView};
 use super::field::{Object, Path, Problems};
+use super::places::Places;
 use super::schema::{StopRequest, TaskRequest};
 use super::{Shared, key_of, parse};
 use crate::auth::Caller;
@@ -77,7 +78,9 @@ pub(crate) async fn create_task(
     let value: Value = body::first_value(&bytes)?;
     let wanted = parse::task(&value, &Path::ROOT)
         .map_err(|unreadable| Problem::invalid(unreadable.problems))?;
+    let places = Places::of(&value, &Path::ROOT);
     drop(value);
+    let refused = |error| Problem::refused(error, &places);
     let key = state.key(wanted.name);
     let submission = Submission {
         key,
@@ -86,12 +89,14 @@ pub(crate) async fn create_task(
     };
     let (submitted, task) = match wait {
         None => {
-            let submitted = state.control.submit(submission).await?;
+            let submitted = state.control.submit(submission).await;
+            let submitted = submitted.map_err(refused)?;
             let task = submitted.task.clone();
             (submitted, task)
         }
         Some(at_most) => {
-            let (submitted, ending) = state.control.submit_and_follow(submission).await?;
+            let followed = state.control.submit_and_follow(submission).await;
+            let (submitted, ending) = followed.map_err(refused)?;
             // The task is accepted, whatever becomes of the waiting.
             let ended = tokio::select! {
                 ended = ending.within(at_most) => ended,

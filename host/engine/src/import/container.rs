@@ -408,8 +408,8 @@ fn allowed_path(allowed: &Containers, path: String) -> Result<PathBuf, Error> {
         return Ok(path);
     }
     Err(Error::Denied(convert::text(format!(
-        "the path {} of the host may not be mounted: `host-paths` under [container] lists those \
-         that may",
+        "the path {} of the host may not be mounted: the daemon's --container-host-paths \
+         (`host-paths` under [container]) lists those that may",
         path.display()
     ))))
 }

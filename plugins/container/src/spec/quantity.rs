@@ -6,6 +6,8 @@ use super::json::Node;
 
 /// The most digits that a quantity may have; more than that measures nothing on a machine.
 const MOST_DIGITS: usize = 24;
+/// How much is shown of what is no quantity.
+const MOST_SHOWN: usize = 60;
 /// Kubernetes' own largest exponent.
 const MOST_EXPONENT: i32 = 18;
 
@@ -79,7 +81,8 @@ fn written(node: &Node<'_>) -> Option<String> {
 fn read(node: &Node<'_>, example: &str) -> Option<u128> {
     let found = written(node).and_then(|text| thousandths(&text));
     if found.is_none() {
-        node.problem(format!("must be a quantity, as {example}"));
+        let given: String = node.value.to_string().chars().take(MOST_SHOWN).collect();
+        node.problem(format!("must be a quantity, as {example}, not {given}"));
     }
     found
 }

@@ -204,7 +204,7 @@ pub(super) fn check(object: &Object<'_>, rows: &[Row]) {
             Value::Object(map) => map.is_empty(),
         };
         if !is_taken {
-            node.problem(format!("{key}: {why}"));
+            node.problem(*why);
         }
     }
 }

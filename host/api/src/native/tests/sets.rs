@@ -76,6 +76,31 @@ async fn bad_elements_are_told_last_and_spoil_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_runtime_holds_against_an_element_is_told_by_field() {
+    let api = api().await;
+    let body = r#"[
+        {"name": "none", "spec": {"container": {"image": "x"}}},
+        {"name": "top", "runtime": "missing", "process": {"command": ["hang"]}},
+        {"name": "under", "spec": {"runtime": "missing", "process": {"command": ["hang"]}}}]"#;
+    let list = api.post("/setTasks", body).await.json();
+    let mut told: Vec<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["problem"]["details"][0]["field"].as_str().unwrap())
+        .collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        ["/0/spec/container", "/1/runtime", "/2/spec/runtime"],
+        "{list}"
+    );
+    let message = list[0]["problem"]["message"].as_str().unwrap();
+    let field = list[0]["problem"]["details"][0]["field"].as_str().unwrap();
+    assert!(message.starts_with(&format!("{field}: ")), "{message}");
+}
+
+#[tokio::test]
 async fn another_spec_under_a_present_name_is_told_and_the_task_kept() {
     let api = api().await;
     api.submit("one", &["hang"]).await;

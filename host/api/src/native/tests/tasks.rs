@@ -179,3 +179,22 @@ async fn a_kind_that_nobody_takes_is_refused_with_its_field() {
     is_contract_error(&answer, 400, "no runtime takes container");
     assert_eq!(answer.json()["details"][0]["field"], "/spec/container");
 }
+
+#[tokio::test]
+async fn a_runtimes_problem_points_at_where_the_field_was_written() {
+    let api = api().await;
+    for (body, field) in [
+        (
+            r#"{"name": "a", "runtime": "missing", "process": {"command": ["a"]}}"#,
+            "/runtime",
+        ),
+        (
+            r#"{"name": "a", "spec": {"runtime": "missing", "process": {"command": ["a"]}}}"#,
+            "/spec/runtime",
+        ),
+    ] {
+        let answer = api.post("/tasks", body).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert_eq!(answer.json()["details"][0]["field"], field);
+    }
+}
