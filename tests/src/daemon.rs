@@ -186,6 +186,15 @@ impl Daemon {
         self.start_again();
     }
 
+    /// The same, with a further flag; of a switch the last word counts.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub fn start_again_with(&mut self, flag: &str) {
+        self.options.flags.push(flag.to_owned());
+        self.start_again();
+    }
+
     /// Starts it without waiting for anything.
     ///
     /// # Panics

@@ -265,6 +265,7 @@ impl Attempts {
         // Nothing is wrong with a task that runs: it is not ended because the machine is slow.
         let may_wait = matches!(event, StrategyEvent::Recovered | StrategyEvent::Woke);
         let mut offers = 1;
+        let mut told = None;
         loop {
             let called = self
                 .strategies
@@ -272,7 +273,12 @@ impl Attempts {
                 .await;
             match called {
                 Err(StrategyError::Host { message }) if offers < MOST_OFFERS || may_wait => {
-                    tracing::warn!(task = %task.task.id, %message, "an event is offered again");
+                    // It may go on for days: what is new is told, not that it goes on.
+                    if told.as_ref() != Some(&message) {
+                        let task = task.task.id;
+                        tracing::warn!(%task, %message, "an event is offered again until it is taken");
+                        told = Some(message);
+                    }
                     offers = offers.saturating_add(1);
                     tokio::time::sleep(OFFER_PAUSE).await;
                 }

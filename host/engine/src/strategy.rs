@@ -72,7 +72,13 @@ impl Runtimes {
         let name = &given.task.runtime;
         let found = self.plugins.read().get(name).cloned();
         found.ok_or_else(|| StrategyError::Host {
-            message: format!("no plugin provides the runtime {name} any more"),
+            message: format!(
+                "no plugin provides the runtime {name} any more{}",
+                match name.as_str() {
+                    "container" => CONTAINER_MODE,
+                    _ => "",
+                }
+            ),
         })
     }
 
@@ -210,6 +216,10 @@ impl Runtimes {
     }
 }
 
+/// What is said beside where containers are not taken.
+const CONTAINER_MODE: &str =
+    "; the daemon takes containers when it is started with --enable-container-mode";
+
 /// Where a restriction stands in a task.
 fn field_of(restriction: Restriction) -> String {
     match restriction {
@@ -257,10 +267,7 @@ impl Strategies for Runtimes {
                     "no runtime takes work of kind {kind:?}; there is {}{}",
                     known(&plugins),
                     match kind {
-                        "container" | "podTemplateSpec" => {
-                            "; the daemon takes containers when it is started with \
-                             --enable-container-mode"
-                        }
+                        "container" | "podTemplateSpec" => CONTAINER_MODE,
                         _ => "",
                     }
                 ),

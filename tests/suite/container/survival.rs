@@ -230,3 +230,33 @@ fn what_a_forgotten_start_left_is_swept() {
     it.daemon.start_again();
     it.until_nothing_is_left();
 }
+
+#[test]
+fn a_daemon_that_left_container_mode_says_how_to_return() {
+    let Some(mut it) = Contained::start() else {
+        return;
+    };
+    let client = it.client();
+    client.submit(&it.shell(
+        "on",
+        "echo ready; until [ -e /tmp/go ]; do sleep 0.05; done; exit 7",
+    ));
+    it.until_printed("on", "ready");
+    it.daemon.kill();
+    it.daemon.start_again_with("--enable-container-mode=false");
+    eventually(SOON, "the log says what is missing", || {
+        let log = it.daemon.log();
+        log.contains("container tasks are on record") && log.contains("--enable-container-mode")
+    });
+    let refused = it.daemon.taskwright(&["exec", "on", "--", "true"]);
+    assert_eq!(refused.code, 125, "{refused:?}");
+    it.daemon.kill();
+    it.daemon.start_again_with("--enable-container-mode=true");
+    assert_eq!(state(&client.task("on")), "running");
+    let gate = ["exec", "on", "--", "touch", "/tmp/go"];
+    let _silent = it.daemon.taskwright(&gate).expect(0);
+    assert_eq!(exit_code(&client.until_ended("on", SOON)), 7);
+    let repeated = it.daemon.log();
+    let repeated = repeated.matches("an event is offered again").count();
+    assert!(repeated <= 1, "{repeated} times");
+}

@@ -31,6 +31,7 @@ mod under_way;
 pub(crate) mod units;
 
 use anyhow::Context as _;
+use taskwright_model::{Namespace, Work};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         shutdown,
     };
     let mut daemon = Daemon::assemble(&config, bound, surroundings).await?;
+    warn_of_containers_out_of_reach(&config, &daemon);
     daemon.keep(metrics.upkeep());
     daemon.keep(systemd::watchdog(daemon.control().clone()));
     daemon.keep(signals.obey());
@@ -86,6 +88,25 @@ fn warn_if_open_to_all(config: &Config, bound: &listen::Bound) {
             "ANYBODY WHO REACHES THIS MACHINE MAY RUN COMMANDS ON IT: {} asks for no token. \
              Set tokens (--token-file), or listen on 127.0.0.1 (--listen-addr)",
             bound.addresses.join(", ")
+        );
+    }
+}
+
+/// Container tasks of an earlier life can neither be watched nor stopped without container mode.
+fn warn_of_containers_out_of_reach(config: &Config, daemon: &Daemon) {
+    if config.container.is_some() {
+        return;
+    }
+    let tasks = daemon.control().all(&Namespace::native());
+    let out_of_reach = tasks
+        .iter()
+        .filter(|task| !task.state.is_ended() && matches!(task.spec.work, Work::Document { .. }));
+    let count = out_of_reach.count();
+    if count > 0 {
+        tracing::warn!(
+            tasks = count,
+            "container tasks are on record and container mode is off: they are neither watched nor \
+             stopped until the daemon is started with --enable-container-mode"
         );
     }
 }
