@@ -34,8 +34,7 @@ pub(crate) fn containerd(words: &[String]) -> Result<()> {
         "start" => start(&place, &suite),
         "status" => status(&place),
         "stop" => {
-            service::stop(&place)?;
-            println!("there is no containerd in {}", place.dir().display());
+            println!("{}", stop(&place)?);
             Ok(())
         }
         "wipe" => {
@@ -101,8 +100,30 @@ fn start(place: &Place, suite: &Suite) -> Result<()> {
     for (name, value) in environment::of(place) {
         println!("  export {name}={}", value.display());
     }
-    println!("And at the end:\n  cargo xtask containerd stop");
+    println!("And at the end:\n  {}", stop_command(place)?);
     Ok(())
+}
+
+/// The command that stops what was started here.
+fn stop_command(place: &Place) -> Result<String> {
+    let stop = "cargo xtask containerd stop";
+    if *place == Place::near(&folder("containerd")?)? {
+        return Ok(stop.to_owned());
+    }
+    Ok(format!("{stop} --dir {}", place.dir().display()))
+}
+
+/// Stops it, and says what there was to do. Traces of one that died are taken away as well.
+fn stop(place: &Place) -> Result<String> {
+    let before = service::status(place);
+    service::stop(place)?;
+    let dir = place.dir().display();
+    Ok(match before {
+        Status::Stopped => format!("nothing to stop: no containerd runs in {dir}"),
+        Status::Answers(pid) | Status::Silent(pid) => {
+            format!("stopped containerd, process {pid}, in {dir}")
+        }
+    })
 }
 
 fn tell_origin(ready: &service::Ready) {
@@ -242,4 +263,27 @@ pub(crate) fn stop_at_signals(place: &Place) -> Result<()> {
         });
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    #[test]
+    fn the_command_to_stop_names_the_folder_that_was_named() {
+        let elsewhere = Place::new("/tmp/elsewhere").unwrap();
+        let command = stop_command(&elsewhere).unwrap();
+        assert_eq!(command, "cargo xtask containerd stop --dir /tmp/elsewhere");
+        let usual = Place::near(&folder("containerd").unwrap()).unwrap();
+        assert_eq!(stop_command(&usual).unwrap(), "cargo xtask containerd stop");
+    }
+
+    #[test]
+    fn to_stop_what_does_not_run_is_no_error() {
+        let never = Place::new(std::env::temp_dir().join("taskwright-never-started")).unwrap();
+        let said = stop(&never).unwrap();
+        assert!(said.starts_with("nothing to stop: "), "{said}");
+    }
 }
