@@ -490,6 +490,54 @@ fn doctor_says_how_trees_are_killed_here() {
     );
 }
 
+/// The lines of a doctor's report about `subject`, each as verdict, finding and remedy.
+fn lines(report: &Value, subject: &str) -> Vec<String> {
+    let checks = report["checks"].as_array().unwrap().iter();
+    checks
+        .filter(|check| check["check"] == subject)
+        .map(|check| {
+            format!(
+                "{}: {} {}",
+                check["verdict"], check["found"], check["remedy"]
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn doctor_asks_the_daemon_that_runs() {
+    let daemon = Daemon::start();
+    let data = format!("--data-dir={}", daemon.home().data().display());
+    let doctor = |words: &[&str]| {
+        let words = [&["doctor", "-o", "json", &data], words].concat();
+        daemon.taskwright(&words).json()
+    };
+    let report = doctor(&[]);
+    let runtimes = lines(&report, "daemon's runtimes").concat();
+    assert!(runtimes.contains("process, sidecar"), "{report:#}");
+    let containers = lines(&report, "containers").concat();
+    assert!(containers.contains("--enable-container-mode"), "{report:#}");
+    for limit in lines(&report, "limits") {
+        assert!(limit.len() < 400, "{limit}");
+    }
+
+    // What its remedy names, it takes.
+    let socket = "--cri-socket=/nowhere/containerd.sock";
+    let report = doctor(&["--enable-container-mode", socket]);
+    let containers = lines(&report, "containers").concat();
+    assert!(
+        containers.contains("fail") && containers.contains("/nowhere"),
+        "{report:#}"
+    );
+
+    // The configured address counts where nobody answers at the other.
+    let configured = format!("--listen-addr={}", daemon.address());
+    let nobody = "--server=http://127.0.0.1:1";
+    let report = doctor(&[nobody, &configured]);
+    let found = lines(&report, "daemon").concat();
+    assert!(found.contains(&daemon.address().to_string()), "{report:#}");
+}
+
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
     let daemon = Daemon::start();

@@ -113,6 +113,11 @@ impl ConnectArgs {
         )
     }
 
+    /// The same token for the daemon at `server`.
+    pub(crate) fn at(self, server: Server) -> Self {
+        Self { server, ..self }
+    }
+
     /// Words that lead to a daemon of one's own, which asks for no token.
     pub(crate) fn private(server: Server) -> Self {
         Self {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::settings::Config;
+
 /// How long a connection may take to come about.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
@@ -80,6 +82,20 @@ pub(crate) enum Connection {
 }
 
 impl Server {
+    /// Where a daemon with this configuration is reached from the same machine, if anywhere.
+    pub(crate) fn of_config(config: &Config) -> Option<Self> {
+        if let Some(address) = &config.listen_addr {
+            let (host, port) = address.rsplit_once(':')?;
+            let host = match host {
+                "" | "0.0.0.0" | "*" => "127.0.0.1",
+                "[::]" => "[::1]",
+                host => host,
+            };
+            return format!("http://{host}:{port}").parse().ok();
+        }
+        config.unix_socket.clone().map(Self::Unix)
+    }
+
     /// What stands before every path.
     pub(crate) fn base(&self) -> &str {
         match self {

@@ -1,4 +1,5 @@
-//! `taskwright doctor`: whether this machine has what the daemon needs.
+//! `taskwright doctor`: whether this machine has what the daemon needs, and what the daemon that
+//! runs says of itself.
 
 use std::path::{Path, PathBuf};
 
@@ -6,25 +7,26 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::ConnectArgs;
-use crate::doctor::{Check, Verdict, disk, machine, running};
+use crate::client::Server;
+use crate::doctor::running::{self, Running};
+use crate::doctor::{Check, Verdict, disk, machine};
 use crate::exit::Code;
 use crate::output::style::{Colours, Tone};
 use crate::output::table::{Cell, Table};
 use crate::output::{self, Format};
-use crate::settings::flags::Flags;
-use crate::settings::{self, Config, Sources, table};
+use crate::settings::flags::FlagsBesideClient;
+use crate::settings::{self, Config, Sources};
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// The daemon's configuration file
     #[arg(long, value_name = "FILE", env = crate::env::CONFIG)]
     config: Option<PathBuf>,
-    /// The daemon's data directory, if not the configured one
-    #[arg(long, value_name = "PATH")]
-    data_dir: Option<PathBuf>,
     /// How it is shown
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
+    #[command(flatten)]
+    flags: FlagsBesideClient,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -32,19 +34,26 @@ pub(crate) struct DoctorArgs {
 /// Exit code 1 when something fails; what could merely be better does not count.
 pub(crate) async fn carry_out(args: DoctorArgs) -> anyhow::Result<Code> {
     let (mut checks, config) = configuration(&args);
-    let container = config.as_ref().and_then(|config| config.container.clone());
-    let data_dir = args.data_dir.or(config.map(|config| config.data_dir));
-    if let Some(data_dir) = &data_dir {
+    let data_dir = config.as_ref().map(|config| config.data_dir.as_path());
+    if let Some(data_dir) = data_dir {
         checks.extend(disk::check(data_dir));
     }
     checks.extend(machine::check());
-    checks.extend(
-        running::supervisor(data_dir.as_deref().unwrap_or(Path::new("/nonexistent"))).await,
-    );
-    if let Some(container) = &container {
-        checks.push(running::containers(container).await);
+    checks.extend(running::supervisor(data_dir.unwrap_or(Path::new("/nonexistent"))).await);
+    let configured = config.as_ref().and_then(Server::of_config);
+    let mut daemon = Running::at(&args.connect.client()?).await;
+    if !daemon.answers()
+        && let Some(server) = configured.filter(|server| *server != args.connect.server)
+    {
+        let there = Running::at(&args.connect.clone().at(server).client()?).await;
+        if there.answers() {
+            daemon = there;
+        }
     }
-    checks.push(running::daemon(&args.connect.client()?).await);
+    if let Some(config) = &config {
+        checks.push(running::containers(config.container.as_ref(), &daemon).await);
+    }
+    checks.extend(daemon.checks());
     show(args.output, &checks)?;
     let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
     Ok(if failed { Code::PROBLEM } else { Code::DONE })
@@ -52,12 +61,8 @@ pub(crate) async fn carry_out(args: DoctorArgs) -> anyhow::Result<Code> {
 
 fn configuration(args: &DoctorArgs) -> (Vec<Check>, Option<Config>) {
     const SUBJECT: &str = "configuration";
-    let mut flags = Flags::default();
-    if let (Some(path), Some(setting)) = (&args.data_dir, table::by_flag("data-dir")) {
-        flags.set(setting, vec![path.display().to_string()]);
-    }
     let settings = settings::resolve(&Sources {
-        flags: &flags,
+        flags: &args.flags.0,
         config_flag: args.config.as_deref(),
         variable: &settings::process_variable,
     });
@@ -96,7 +101,7 @@ fn access(config: &Config) -> Check {
     Check::warn(
         SUBJECT,
         format!("{address} without tokens: whoever reaches it may run commands here"),
-        "set tokens (--token-file), or listen on 127.0.0.1",
+        "set tokens (`serve --token-file`), or listen on 127.0.0.1",
     )
 }
 

@@ -74,11 +74,16 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
     let mut table = Table::new(&[
         "NAME", "VERSION", "KINDS", "SOURCE", "HEALTH", "CALLS", "FAULTS",
     ]);
+    let mut troubles = String::new();
     for plugin in plugins {
-        let problem = health_problem(plugin);
-        let health = match &problem {
+        let health = match health_problem(plugin) {
             None => Cell::toned("ok", Tone::Good),
-            Some(problem) => Cell::toned(problem, Tone::Bad),
+            Some(trouble) => {
+                let told = format!("{}: {trouble}", text(plugin, "name"));
+                troubles.push_str(&output::style::tame(&told));
+                troubles.push('\n');
+                Cell::toned("trouble", Tone::Bad)
+            }
         };
         table.row(vec![
             text(plugin, "name").into(),
@@ -90,7 +95,7 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
             text(plugin, "faults").into(),
         ]);
     }
-    output::print(&table.render(Colours::of_stdout()))?;
+    output::print(&(table.render(Colours::of_stdout()) + &troubles))?;
     Ok(Code::DONE)
 }
 

@@ -10,7 +10,7 @@ use taskwright_capability::ProcessHost as _;
 use taskwright_capability::process::Enforceable;
 use taskwright_supervisor::{SupervisorClient, SupervisorConfig, SupervisorStatus};
 
-use super::Check;
+use super::{Check, Verdict};
 use crate::client::Client;
 use crate::serve::containers;
 use crate::settings::config::ContainerConfig;
@@ -19,44 +19,139 @@ use crate::versions::PRODUCT;
 const DAEMON: &str = "daemon";
 const SUPERVISOR: &str = "supervisor";
 const TREES: &str = "process trees";
+const LIMITS: &str = "limits";
+const CONTAINERS: &str = "containers";
 /// How long a supervisor may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The daemon that client commands would speak to.
-pub(crate) async fn daemon(client: &Client) -> Check {
-    let server = client.server();
-    let version = match client.version().await {
-        Ok(answer) => answer
-            .get("version")
-            .and_then(Value::as_str)
-            .map(str::to_owned),
-        Err(error) => {
-            return Check::warn(
+/// The daemon that client commands would speak to, as it describes itself.
+pub(crate) struct Running {
+    server: String,
+    /// What it says is its version; `None` inside: it says nothing of one.
+    version: Result<Option<String>, String>,
+    ready: Result<(), String>,
+    plugins: Result<Vec<Plugin>, String>,
+}
+
+/// A plugin that it has loaded.
+struct Plugin {
+    name: String,
+    /// What its probe complains of.
+    trouble: Option<String>,
+}
+
+impl Running {
+    /// Asks whoever answers there.
+    pub(crate) async fn at(client: &Client) -> Self {
+        let told = |error: anyhow::Error| format!("{error:#}");
+        let version = client.version().await.map_err(told);
+        let version = version.map(|answer| {
+            let version = answer.get("version").and_then(Value::as_str);
+            version.map(str::to_owned)
+        });
+        let answers = version.is_ok();
+        Self {
+            server: client.server().to_string(),
+            version,
+            ready: match answers {
+                true => client.ready().await.map_err(told),
+                false => Ok(()),
+            },
+            plugins: match answers {
+                true => client
+                    .plugins()
+                    .await
+                    .map_err(told)
+                    .map(|list| plugins(&list)),
+                false => Ok(Vec::new()),
+            },
+        }
+    }
+
+    /// Whether there is one.
+    pub(crate) fn answers(&self) -> bool {
+        self.version.is_ok()
+    }
+
+    /// Whether it takes container tasks, if it tells.
+    fn takes_containers(&self) -> Option<bool> {
+        let plugins = self.plugins.as_ref().ok()?;
+        self.answers()
+            .then(|| plugins.iter().any(|plugin| plugin.name == "container"))
+    }
+
+    /// What is to be said of it.
+    pub(crate) fn checks(&self) -> Vec<Check> {
+        let server = &self.server;
+        let version = match &self.version {
+            Ok(version) => version,
+            Err(error) => {
+                return vec![Check::warn(
+                    DAEMON,
+                    error,
+                    "start one with `taskwright serve`, or name another with --server",
+                )];
+            }
+        };
+        let daemon = match (&self.ready, version.as_deref()) {
+            (Err(error), _) => Check::warn(
                 DAEMON,
-                format!("{error:#}"),
-                "start one with `taskwright serve`, or name another with --server",
-            );
+                format!("at {server}, but not ready: {error}"),
+                "look at /readyz and at its log",
+            ),
+            (_, Some(PRODUCT)) => Check::ok(DAEMON, format!("version {PRODUCT} at {server}")),
+            (_, Some(version)) => Check::warn(
+                DAEMON,
+                format!("version {version} at {server}, this program is {PRODUCT}"),
+                "restart the daemon; running tasks go on",
+            ),
+            (_, None) => Check::warn(
+                DAEMON,
+                format!("{server} tells no version"),
+                "is it Taskwright?",
+            ),
+        };
+        vec![daemon, self.runtimes()]
+    }
+
+    /// The plugins that it has, and what is wrong with them.
+    fn runtimes(&self) -> Check {
+        const SUBJECT: &str = "daemon's runtimes";
+        let plugins = match &self.plugins {
+            Ok(plugins) => plugins,
+            Err(error) => {
+                let remedy = "give the token of an operator by --token-file";
+                return Check::warn(SUBJECT, format!("are not told: {error}"), remedy);
+            }
+        };
+        let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+        let trouble: Vec<String> = plugins
+            .iter()
+            .filter_map(|plugin| {
+                let trouble = plugin.trouble.as_ref()?;
+                Some(format!("{}: {trouble}", plugin.name))
+            })
+            .collect();
+        if trouble.is_empty() {
+            return Check::ok(SUBJECT, names.join(", "));
         }
+        let remedy = "see `taskwright plugin list` and the daemon's log";
+        Check::warn(SUBJECT, trouble.join("; "), remedy)
+    }
+}
+
+fn plugins(answer: &Value) -> Vec<Plugin> {
+    let list = answer.get("items").unwrap_or(answer).as_array();
+    let text = |plugin: &Value, key: &str| {
+        let text = plugin.get(key).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
     };
-    if let Err(error) = client.ready().await {
-        let found = format!("at {server}, but not ready: {error:#}");
-        return Check::warn(DAEMON, found, "look at /readyz and at its log");
-    }
-    match version {
-        Some(version) if version == PRODUCT => {
-            Check::ok(DAEMON, format!("version {version} at {server}"))
-        }
-        Some(version) => Check::warn(
-            DAEMON,
-            format!("version {version} at {server}, this program is {PRODUCT}"),
-            "restart the daemon; running tasks go on",
-        ),
-        None => Check::warn(
-            DAEMON,
-            format!("{server} tells no version"),
-            "is it Taskwright?",
-        ),
-    }
+    let plugin = |plugin: &Value| Plugin {
+        name: text(plugin, "name"),
+        trouble: (plugin.get("healthy") == Some(&Value::Bool(false)))
+            .then(|| text(plugin, "trouble")),
+    };
+    list.into_iter().flatten().map(plugin).collect()
 }
 
 /// The supervisor of `data_dir` if one runs; otherwise one that is started for the question
@@ -66,7 +161,9 @@ pub(crate) async fn supervisor(data_dir: &Path) -> Vec<Check> {
     if UnixStream::connect(state.join("sock")).is_ok() {
         return match ask(state, false).await {
             Ok((status, enforceable)) => {
-                vec![of_running(&status), trees(&status), limits(&enforceable)]
+                let mut checks = vec![of_running(&status), trees(&status)];
+                checks.extend(limits(&enforceable));
+                checks
             }
             Err(message) => vec![Check::warn(
                 SUPERVISOR,
@@ -83,7 +180,11 @@ pub(crate) async fn supervisor(data_dir: &Path) -> Vec<Check> {
     };
     let _ = std::fs::remove_dir_all(&folder);
     match asked {
-        Ok((status, enforceable)) => vec![none, trees(&status), limits(&enforceable)],
+        Ok((status, enforceable)) => {
+            let mut checks = vec![none, trees(&status)];
+            checks.extend(limits(&enforceable));
+            checks
+        }
         Err(message) => vec![Check::fail(
             SUPERVISOR,
             format!("it cannot be started: {message}"),
@@ -115,32 +216,63 @@ async fn ask(state: PathBuf, ours: bool) -> Result<(SupervisorStatus, Enforceabl
     Ok((status?, enforceable?))
 }
 
-fn limits(enforceable: &Enforceable) -> Check {
-    const SUBJECT: &str = "limits";
-    let can = enforceable.iter().filter_map(|(restriction, how)| {
-        let by = how.as_ref().ok()?;
-        Some(format!("{} by {}", restriction.as_str(), by.as_str()))
-    });
-    let cannot = enforceable.iter().filter_map(|(restriction, how)| {
-        let why = how.as_ref().err()?;
-        Some(format!("{}: {why}", restriction.as_str()))
-    });
-    let (can, cannot): (Vec<_>, Vec<_>) = (can.collect(), cannot.collect());
-    let enforced = format!("enforces {}", can.join(", "));
-    if cannot.is_empty() {
-        return Check::ok(SUBJECT, enforced);
+/// One line for each way of enforcing, and one for each reason why something is not enforced.
+fn limits(enforceable: &Enforceable) -> Vec<Check> {
+    let mut lines: Vec<(Result<&'static str, &str>, Vec<&'static str>)> = Vec::new();
+    for (restriction, how) in enforceable {
+        let how = how.as_ref().map(|by| by.as_str()).map_err(String::as_str);
+        match lines.iter_mut().find(|(line, _)| *line == how) {
+            Some((_, restrictions)) => restrictions.push(restriction.as_str()),
+            None => lines.push((how, vec![restriction.as_str()])),
+        }
     }
-    Check::warn(
-        SUBJECT,
-        format!("{enforced}; not {}", cannot.join("; ")),
-        "tasks that ask for what is missing are refused unless they say `bestEffort`; run the \
-         daemon as root, with a cgroup it may write (systemd: Delegate=yes)",
-    )
+    let mut checks: Vec<Check> = Vec::new();
+    for (how, restrictions) in lines {
+        let restrictions = restrictions.join(", ");
+        checks.push(match how {
+            Ok(by) => Check::ok(LIMITS, format!("{restrictions}: by {by}")),
+            Err(why) => Check::warn(
+                LIMITS,
+                format!("{restrictions}: not enforced: {why}"),
+                "tasks that ask for it are refused unless they say `bestEffort`; run the daemon \
+                 as root, with a cgroup it may write (systemd: Delegate=yes)",
+            ),
+        });
+    }
+    checks
 }
 
-/// The container runtime, in container mode.
-pub(crate) async fn containers(config: &ContainerConfig) -> Check {
-    const SUBJECT: &str = "containers";
+/// Containers: as they are configured, and as the daemon that runs has them.
+pub(crate) async fn containers(config: Option<&ContainerConfig>, daemon: &Running) -> Check {
+    const DIFFERS: &str = "what is checked here is not what it was started with: give doctor the \
+                           same --config and flags, or restart the daemon";
+    let server = &daemon.server;
+    match (config, daemon.takes_containers()) {
+        (None, Some(true)) => Check::warn(
+            CONTAINERS,
+            format!("on in the daemon at {server}, off in this configuration"),
+            DIFFERS,
+        ),
+        (None, _) => Check::ok(CONTAINERS, "off; --enable-container-mode turns it on"),
+        (Some(config), running) => {
+            let configured = runtime(config).await;
+            match running {
+                Some(false) if configured.verdict == Verdict::Ok => Check::warn(
+                    CONTAINERS,
+                    format!(
+                        "{}; on in this configuration, off in the daemon at {server}",
+                        configured.found
+                    ),
+                    DIFFERS,
+                ),
+                _ => configured,
+            }
+        }
+    }
+}
+
+/// The container runtime that is configured.
+async fn runtime(config: &ContainerConfig) -> Check {
     match containers::look(&config.socket).await {
         Ok(status) => {
             let events = if status.events {
@@ -150,18 +282,19 @@ pub(crate) async fn containers(config: &ContainerConfig) -> Check {
             };
             let found = format!("{} {}, {events}", status.name, status.version);
             match status.network {
-                Ok(()) => Check::ok(SUBJECT, found),
+                Ok(()) => Check::ok(CONTAINERS, found),
                 Err(why) => Check::warn(
-                    SUBJECT,
+                    CONTAINERS,
                     format!("{found}; pods get no network: {why}"),
                     "give the runtime a CNI configuration, or have tasks say another `network`",
                 ),
             }
         }
         Err(error) => Check::fail(
-            SUBJECT,
+            CONTAINERS,
             error.to_string(),
-            "start the container runtime, or name its socket by --cri-socket",
+            "start the container runtime, or name its socket by --cri-socket (`cri-socket` under \
+             [container])",
         ),
     }
 }

@@ -20,6 +20,15 @@ impl Flags {
         found.map(|(_, words)| words.as_slice())
     }
 
+    /// Takes what a command line says of these settings.
+    fn take(&mut self, matches: &ArgMatches, settings: impl Iterator<Item = &'static Setting>) {
+        for setting in settings {
+            if let Some(words) = matches.get_many::<String>(setting.flag) {
+                self.set(setting, words.cloned().collect());
+            }
+        }
+    }
+
     /// Says what a command line would say.
     pub(crate) fn set(&mut self, setting: &'static Setting, words: Vec<String>) {
         self.given.retain(|(given, _)| given.key != setting.key);
@@ -35,11 +44,7 @@ impl FromArgMatches for Flags {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        for setting in SETTINGS {
-            if let Some(words) = matches.get_many::<String>(setting.flag) {
-                self.set(setting, words.cloned().collect());
-            }
-        }
+        self.take(matches, SETTINGS.iter());
         Ok(())
     }
 }
@@ -49,6 +54,42 @@ impl Args for Flags {
         SETTINGS
             .iter()
             .fold(command, |command, setting| command.arg(argument(setting)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+/// The flags of `serve` for a command that speaks to a daemon too: `--token-file` names the
+/// token to show there, not those that are accepted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FlagsBesideClient(pub(crate) Flags);
+
+/// What both would claim.
+const OF_THE_CLIENT: &str = "token-file";
+
+fn beside_client() -> impl Iterator<Item = &'static Setting> {
+    let settings = SETTINGS.iter();
+    settings.filter(|setting| setting.flag != OF_THE_CLIENT)
+}
+
+impl FromArgMatches for FlagsBesideClient {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.take(matches, beside_client());
+        Ok(())
+    }
+}
+
+impl Args for FlagsBesideClient {
+    fn augment_args(command: Command) -> Command {
+        beside_client().fold(command, |command, setting| command.arg(argument(setting)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
