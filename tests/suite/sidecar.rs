@@ -1,6 +1,8 @@
 //! Commands inside a main container: where they are, what they take of it, and what becomes of
 //! them when it is not there, goes or comes back.
 
+mod survival;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,6 +85,20 @@ fn assert_inside(seen: &str, main: &MainContainer, daemon: &Daemon) {
     }
     // Nobody asked for its user namespace.
     assert_eq!(lines.next(), namespace(daemon.pid(), "user").as_deref());
+}
+
+/// Waits in there for a file, then ends with a code.
+fn gated(code: u8) -> String {
+    format!("echo up; while [ ! -e /gate ]; do sleep 0.05; done; exit {code}")
+}
+
+fn until_true(client: &Client, name: &str, code: u8) {
+    let ended = client.until_ended(name, SOON);
+    assert_eq!(
+        ended["outcome"],
+        json!({"cause": "exit", "exitCode": code}),
+        "{ended:#}"
+    );
 }
 
 #[test]
@@ -591,81 +607,6 @@ fn output_is_kept_on_the_daemons_side_and_nothing_in_there() {
     assert_eq!(listing(&main.root()), before);
 }
 
-/// Waits in there for a file, then ends with a code.
-fn gated(code: u8) -> String {
-    format!("echo up; while [ ! -e /gate ]; do sleep 0.05; done; exit {code}")
-}
-
-fn until_true(client: &Client, name: &str, code: u8) {
-    let ended = client.until_ended(name, SOON);
-    assert_eq!(
-        ended["outcome"],
-        json!({"cause": "exit", "exitCode": code}),
-        "{ended:#}"
-    );
-}
-
-#[test]
-fn the_death_of_the_supervisor_loses_nothing_in_there() {
-    let Some((mut daemon, main)) = both() else {
-        return;
-    };
-    let client = daemon.client();
-    for (name, code) in [("kept", 23), ("too", 29)] {
-        client.submit(&shell(name, &gated(code)));
-        until_printed(&daemon, name, "up");
-    }
-    reaper::kill(&daemon.supervisor());
-    assert_eq!(state(&client.task("kept")), "running");
-    until_true(&client, &name_of(&client.run(&shell("new", "exit 5"))), 5);
-    // Both at once, as a machine out of memory would.
-    let supervisor = daemon.supervisor();
-    reaper::send(supervisor.pid, rustix::process::Signal::KILL);
-    daemon.kill();
-    reaper::kill(&supervisor);
-    daemon.start_again();
-    fs::write(main.root().join("gate"), "").unwrap();
-    until_true(&client, "kept", 23);
-    until_true(&client, "too", 29);
-}
-
-fn name_of(task: &Value) -> String {
-    taskwright_tests::task::name(task).to_owned()
-}
-
-#[test]
-fn the_death_of_the_main_container_while_the_daemon_is_down_is_told() {
-    let Some((mut daemon, mut main)) = both() else {
-        return;
-    };
-    let client = daemon.client();
-    client.submit(&shell("inside", "echo up; sleep 300"));
-    until_printed(&daemon, "inside", "up");
-    client.until_state("inside", "running", SOON);
-    daemon.kill();
-    main.kill();
-    daemon.start_again();
-    let ended = client.until_ended("inside", SOON);
-    assert_eq!(ended["outcome"]["cause"], "target-lost", "{ended:#}");
-}
-
-#[test]
-fn a_wait_for_the_main_container_goes_on_after_a_kill() {
-    let name = unique();
-    let mut daemon = mode(&name).flag("--sidecar-wait=60s").start();
-    let client = daemon.client();
-    client.submit(&shell("early", "exit 6"));
-    eventually(SOON, "it waits", || {
-        !client.task("early")["attempts"][0]["note"].is_null()
-    });
-    daemon.kill();
-    daemon.start_again();
-    let Some(_main) = MainContainer::start(&name) else {
-        return;
-    };
-    until_true(&client, "early", 6);
-}
-
 #[test]
 fn a_stop_reaches_only_what_the_task_started() {
     let Some((daemon, main)) = both() else { return };
@@ -805,7 +746,10 @@ fn a_config_that_cannot_be_meant_is_refused_with_its_field() {
             .iter()
             .map(|detail| detail["field"].as_str().unwrap())
             .collect();
-        assert_eq!(fields, [field], "{config}: {refused:#}");
+        // The schema that the runtime describes may know the place even better.
+        let at_field = |found: &&str| found.starts_with(field);
+        assert!(!fields.is_empty(), "{config}: {refused:#}");
+        assert!(fields.iter().all(at_field), "{config}: {refused:#}");
     }
     assert_eq!(client.get("/getTasks").json(), json!([]), "nothing is kept");
 }

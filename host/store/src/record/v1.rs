@@ -6,6 +6,7 @@
 //! hexadecimal where it is not.
 
 mod confined;
+mod outcome;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,7 +18,8 @@ use taskwright_control::port;
 use taskwright_model as model;
 use taskwright_model::Timestamp;
 
-use self::confined::{Confinement, Part, is_default};
+use self::confined::{Confinement, Part};
+use self::outcome::{Limit, Outcome};
 use super::RecordError;
 
 /// The version byte of this form.
@@ -68,75 +70,6 @@ enum State<'a> {
 enum StopReason {
     Canceled,
     TimedOut(Limit),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Limit {
-    Queue,
-    Start,
-    Idle,
-    Run,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Exit {
-    Code(u8),
-    Signal(i32),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Outcome<'a> {
-    Exited {
-        code: u8,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        message: Option<Text<'a>>,
-    },
-    Signaled {
-        signal: i32,
-    },
-    OutOfMemory {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        exit: Option<Exit>,
-    },
-    TimedOut {
-        limit: Limit,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        exit: Option<Exit>,
-    },
-    Canceled {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        exit: Option<Exit>,
-    },
-    Denied {
-        policy: Text<'a>,
-        reason: Text<'a>,
-    },
-    PluginFault {
-        runtime: Text<'a>,
-        message: Text<'a>,
-    },
-    Infrastructure {
-        #[serde(default, skip_serializing_if = "is_default")]
-        fault: Fault,
-        message: Text<'a>,
-    },
-    Lost {
-        message: Text<'a>,
-    },
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Fault {
-    #[default]
-    Machine,
-    Image,
-    ContainerRuntime,
-    Sandbox,
-    Target,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -371,136 +304,6 @@ impl<'a> State<'a> {
                 at: Timestamp::from_millis(at),
                 outcome: outcome.into_model(),
             },
-        }
-    }
-}
-
-impl Limit {
-    fn from_model(limit: model::Limit) -> Self {
-        match limit {
-            model::Limit::Queue => Self::Queue,
-            model::Limit::Start => Self::Start,
-            model::Limit::Idle => Self::Idle,
-            model::Limit::Run => Self::Run,
-        }
-    }
-
-    fn into_model(self) -> model::Limit {
-        match self {
-            Self::Queue => model::Limit::Queue,
-            Self::Start => model::Limit::Start,
-            Self::Idle => model::Limit::Idle,
-            Self::Run => model::Limit::Run,
-        }
-    }
-}
-
-impl Exit {
-    fn from_model(exit: model::ExitStatus) -> Self {
-        match exit {
-            model::ExitStatus::Code(code) => Self::Code(code),
-            model::ExitStatus::Signal(signal) => Self::Signal(signal),
-        }
-    }
-
-    fn into_model(self) -> model::ExitStatus {
-        match self {
-            Self::Code(code) => model::ExitStatus::Code(code),
-            Self::Signal(signal) => model::ExitStatus::Signal(signal),
-        }
-    }
-}
-
-impl<'a> Outcome<'a> {
-    fn from_model(outcome: &'a model::Outcome) -> Self {
-        match outcome {
-            model::Outcome::Exited { code, message } => Self::Exited {
-                code: *code,
-                message: message.as_deref().map(Cow::from),
-            },
-            model::Outcome::Signaled { signal } => Self::Signaled { signal: *signal },
-            model::Outcome::OutOfMemory { exit } => Self::OutOfMemory {
-                exit: exit.map(Exit::from_model),
-            },
-            model::Outcome::TimedOut { limit, exit } => Self::TimedOut {
-                limit: Limit::from_model(*limit),
-                exit: exit.map(Exit::from_model),
-            },
-            model::Outcome::Canceled { exit } => Self::Canceled {
-                exit: exit.map(Exit::from_model),
-            },
-            model::Outcome::Denied { policy, reason } => Self::Denied {
-                policy: policy.into(),
-                reason: reason.into(),
-            },
-            model::Outcome::PluginFault { runtime, message } => Self::PluginFault {
-                runtime: runtime.into(),
-                message: message.into(),
-            },
-            model::Outcome::Infrastructure { fault, message } => Self::Infrastructure {
-                fault: Fault::from_model(*fault),
-                message: message.into(),
-            },
-            model::Outcome::Lost { message } => Self::Lost {
-                message: message.into(),
-            },
-        }
-    }
-
-    fn into_model(self) -> model::Outcome {
-        match self {
-            Self::Exited { code, message } => model::Outcome::Exited {
-                code,
-                message: message.map(Cow::into_owned),
-            },
-            Self::Signaled { signal } => model::Outcome::Signaled { signal },
-            Self::OutOfMemory { exit } => model::Outcome::OutOfMemory {
-                exit: exit.map(Exit::into_model),
-            },
-            Self::TimedOut { limit, exit } => model::Outcome::TimedOut {
-                limit: limit.into_model(),
-                exit: exit.map(Exit::into_model),
-            },
-            Self::Canceled { exit } => model::Outcome::Canceled {
-                exit: exit.map(Exit::into_model),
-            },
-            Self::Denied { policy, reason } => model::Outcome::Denied {
-                policy: policy.into_owned(),
-                reason: reason.into_owned(),
-            },
-            Self::PluginFault { runtime, message } => model::Outcome::PluginFault {
-                runtime: runtime.into_owned(),
-                message: message.into_owned(),
-            },
-            Self::Infrastructure { fault, message } => model::Outcome::Infrastructure {
-                fault: fault.into_model(),
-                message: message.into_owned(),
-            },
-            Self::Lost { message } => model::Outcome::Lost {
-                message: message.into_owned(),
-            },
-        }
-    }
-}
-
-impl Fault {
-    fn from_model(fault: model::Fault) -> Self {
-        match fault {
-            model::Fault::Machine => Self::Machine,
-            model::Fault::Image => Self::Image,
-            model::Fault::ContainerRuntime => Self::ContainerRuntime,
-            model::Fault::Sandbox => Self::Sandbox,
-            model::Fault::Target => Self::Target,
-        }
-    }
-
-    fn into_model(self) -> model::Fault {
-        match self {
-            Self::Machine => model::Fault::Machine,
-            Self::Image => model::Fault::Image,
-            Self::ContainerRuntime => model::Fault::ContainerRuntime,
-            Self::Sandbox => model::Fault::Sandbox,
-            Self::Target => model::Fault::Target,
         }
     }
 }
