@@ -1,6 +1,7 @@
 //! Commands inside containers, from the command line.
 
 use serde_json::{Value, json};
+use taskwright_tests::SOON;
 
 use super::Contained;
 
@@ -10,6 +11,7 @@ fn with_box() -> Option<Contained> {
     it.client()
         .submit(&it.shell("box", "echo ready; exec sleep 600"));
     it.until_printed("box", "ready");
+    it.client().until_state("box", "running", SOON);
     Some(it)
 }
 
@@ -44,12 +46,12 @@ fn a_command_ends_with_its_own_code_or_with_that_of_its_failure() {
 #[test]
 fn programs_are_told_why_by_a_word() {
     let Some(it) = with_box() else { return };
-    for (command, status, cause) in [
-        (json!(["no-such-program"]), 400, "not-found"),
-        (json!(["/etc/passwd"]), 400, "not-executable"),
-        (json!(["sleep", "30"]), 504, "timeout"),
+    for (command, seconds, status, cause) in [
+        (json!(["no-such-program"]), 15, 400, "not-found"),
+        (json!(["/etc/passwd"]), 15, 400, "not-executable"),
+        (json!(["sleep", "30"]), 1, 504, "timeout"),
     ] {
-        let body = json!({"command": command, "timeoutSeconds": 1});
+        let body = json!({"command": command, "timeoutSeconds": seconds});
         let answer = it.client().post("/tasks/box/exec", &body).expect(status);
         let problem: Value = answer.json();
         assert_eq!(problem["cause"], cause, "{problem:#}");

@@ -335,7 +335,7 @@ fn what_is_wrong_with_a_container_is_told_at_its_field() {
             "/spec/container/volumeMounts/0/mountPath",
         ),
         (json!({"workingDir": "tmp"}), "/spec/container/workingDir"),
-        (json!({"image": "Upper/case"}), "/spec/container/image"),
+        (json!({"image": "upper/Case"}), "/spec/container/image"),
         (
             json!({"env": [{"name": "", "value": "x"}]}),
             "/spec/container/env/0/name",
