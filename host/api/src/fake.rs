@@ -360,6 +360,7 @@ impl Plugins for OnePlugin {
             grants: vec!["process".into()],
             config_schema: Some(r#"{"type": "object"}"#.into()),
             health: Ok(()),
+            refused: None,
             calls: 1,
             faults: 0,
         };

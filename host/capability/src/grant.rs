@@ -59,6 +59,9 @@ impl fmt::Display for Capability {
 pub struct Grants {
     /// The capabilities.
     pub capabilities: BTreeSet<Capability>,
+    /// With [`Capability::Process`]: the programs that may be started, each by its absolute path.
+    /// `None`: any.
+    pub programs: Option<BTreeSet<String>>,
     /// What the `settings` interface answers, by key.
     pub settings: BTreeMap<String, String>,
 }
@@ -69,8 +72,17 @@ impl Grants {
     pub fn of(capabilities: &[Capability]) -> Self {
         Self {
             capabilities: capabilities.iter().copied().collect(),
+            programs: None,
             settings: BTreeMap::new(),
         }
+    }
+
+    /// Whether this program may be started beside the daemon.
+    #[must_use]
+    pub fn allows_program(&self, program: &str) -> bool {
+        self.programs
+            .as_ref()
+            .is_none_or(|programs| programs.contains(program))
     }
 
     /// Whether `capability` was lent.

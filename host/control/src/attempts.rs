@@ -31,6 +31,9 @@ const MOST_WAITING: usize = 64;
 const MOST_OFFERS: u32 = 5;
 /// A strategy that wants to be asked again at once would make a busy loop.
 const SHORTEST_WAKE: Duration = Duration::from_millis(10);
+/// How long a strategy that rests is waited for. Meanwhile nothing is lost, and a stop that takes
+/// too long is carried out without it.
+const MOST_REST: Duration = Duration::from_secs(300);
 /// The pause between two offers.
 const OFFER_PAUSE: Duration = Duration::from_secs(1);
 
@@ -258,21 +261,32 @@ impl Attempts {
         state: Arc<[u8]>,
         job: Job,
     ) -> Result<Stepped, StrategyError> {
-        let event = match job {
-            Job::Start => return self.strategies.start(task.clone()).await,
-            Job::Event(event) => event,
-        };
         // Nothing is wrong with a task that runs: it is not ended because the machine is slow.
-        let may_wait = matches!(event, StrategyEvent::Recovered | StrategyEvent::Woke);
+        let may_wait = matches!(
+            job,
+            Job::Event(StrategyEvent::Recovered | StrategyEvent::Woke)
+        );
+        let is_event = matches!(job, Job::Event(_));
         let mut offers = 1;
+        let mut rested = Duration::ZERO;
         let mut told = None;
         loop {
-            let called = self
-                .strategies
-                .on_event(task.clone(), state.clone(), event.clone())
-                .await;
+            let called = match &job {
+                Job::Start => self.strategies.start(task.clone()).await,
+                Job::Event(event) => {
+                    let (state, event) = (state.clone(), event.clone());
+                    self.strategies.on_event(task.clone(), state, event).await
+                }
+            };
             match called {
-                Err(StrategyError::Host { message }) if offers < MOST_OFFERS || may_wait => {
+                Err(StrategyError::Resting { after, .. }) if rested < MOST_REST => {
+                    let pause = after.clamp(SHORTEST_WAKE, OFFER_PAUSE);
+                    rested += pause;
+                    tokio::time::sleep(pause).await;
+                }
+                Err(StrategyError::Host { message })
+                    if is_event && (offers < MOST_OFFERS || may_wait) =>
+                {
                     // It may go on for days: what is new is told, not that it goes on.
                     if told.as_ref() != Some(&message) {
                         let task = task.task.id;
@@ -377,7 +391,10 @@ impl Attempts {
         self.forget(id, attempt);
         self.terminate(id, attempt).await;
         let outcome = match error {
-            StrategyError::Plugin { runtime, message } => Outcome::PluginFault { runtime, message },
+            StrategyError::Plugin { runtime, message }
+            | StrategyError::Resting {
+                runtime, message, ..
+            } => Outcome::PluginFault { runtime, message },
             StrategyError::Host { message } => Outcome::Infrastructure {
                 fault: Fault::Machine,
                 message,

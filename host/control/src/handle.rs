@@ -13,8 +13,7 @@ use crate::attempts::Attempts;
 use crate::dispatcher::{Message, TaskAnswer, Waiter};
 use crate::feed::Feed;
 use crate::port::{
-    Clock, Execs, FeedEntry, Outputs, Plugins, SpecProblem, Strategies, StrategyError,
-    StrategyTask, UnitReport,
+    Clock, Execs, FeedEntry, Outputs, Plugins, SpecProblem, Strategies, StrategyTask, UnitReport,
 };
 use crate::request::{
     ControlError, LONGEST_WAIT, Page, Selector, SetAnswer, SetElement, SetProblem, Submission,
@@ -330,12 +329,10 @@ impl Control {
                 id,
             }),
             Ok(problems) => Err(SubmitError::Invalid(problems)),
-            Err(error @ (StrategyError::Plugin { .. } | StrategyError::Host { .. })) => {
-                Err(ControlError::Strategy {
-                    message: error.to_string(),
-                }
-                .into())
+            Err(error) => Err(ControlError::Strategy {
+                message: error.to_string(),
             }
+            .into()),
         }
     }
 }

@@ -188,6 +188,16 @@ pub enum StrategyError {
         /// What happened.
         message: String,
     },
+    /// The component failed so often that it is not called for a while. It was not asked.
+    #[error("plugin {runtime} is not called: {message}")]
+    Resting {
+        /// The runtime's name.
+        runtime: String,
+        /// Why, and for how long.
+        message: String,
+        /// After this long it may be tried.
+        after: Duration,
+    },
     /// The machine or the daemon could not do its part.
     #[error("{message}")]
     Host {
@@ -423,10 +433,23 @@ pub struct PluginInfo {
     pub config_schema: Option<String>,
     /// `Ok` when its probe says that it works here and now.
     pub health: Result<(), String>,
+    /// Why the newest version of its file does not serve; an older one does, or none.
+    pub refused: Option<String>,
     /// Calls made, and calls that failed by its fault.
     pub calls: u64,
     /// Calls that failed by its fault.
     pub faults: u64,
+}
+
+/// Where the plugins come from that are part of the product.
+pub const BUILT_IN: &str = "built-in";
+
+impl PluginInfo {
+    /// Whether it is part of the product.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        self.source == BUILT_IN
+    }
 }
 
 /// The plugins that are loaded, for people.

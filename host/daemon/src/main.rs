@@ -20,6 +20,7 @@ mod doctor;
 mod env;
 mod exit;
 mod failure;
+mod folder;
 mod output;
 mod serve;
 mod settings;

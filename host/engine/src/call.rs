@@ -151,7 +151,7 @@ pub(crate) async fn run<T>(
     ) -> BoxFuture<'a, wasmtime::Result<T>>,
 ) -> Finished<T> {
     let started = Instant::now();
-    let deadline = engine.limits().deadline;
+    let deadline = plugin.limits.deadline;
     // Nothing has been done yet and nothing is wrong with the task: a crowd waits longer for its
     // turn than a call may take.
     let patience = deadline.saturating_mul(TURNS_WAITED_FOR);
@@ -175,7 +175,7 @@ pub(crate) async fn run<T>(
     let mut table = ResourceTable::new();
     table.set_max_capacity(MOST_HANDLES);
     let state = CallState {
-        limits: engine.limits().store_limits(),
+        limits: plugin.limits.store_limits(),
         wasi: WasiCtx::builder().stderr(stderr.clone()).build(),
         table,
         stderr,
@@ -185,7 +185,7 @@ pub(crate) async fn run<T>(
         account: Account::default(),
     };
     let mut store = Store::new(engine.wasm(), state);
-    engine.limits().arm(&mut store);
+    plugin.limits.arm(&mut store);
 
     let call = async {
         let instance = component.instantiate_async(&mut store).await?;

@@ -30,13 +30,14 @@ pub mod limits;
 pub mod load;
 pub mod machine;
 mod plugin;
+mod schema;
 pub mod strategy;
 mod supervise;
 pub mod world;
 
 pub use compile::{CompileError, Compiler, InProcessCompiler, compile_component};
 pub use import::{Containers, Host};
-pub use limits::CallLimits;
-pub use load::{Inspection, LoadError, LoadFault, PluginSource, inspect};
+pub use limits::{CallLimits, MOST_MEMORY_BYTES};
+pub use load::{Inspection, LoadError, LoadFault, MOST_COMPONENT_BYTES, PluginSource, inspect};
 pub use machine::{Engine, EngineConfig, EngineError};
 pub use strategy::Runtimes;

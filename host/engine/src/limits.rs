@@ -31,6 +31,9 @@ pub(crate) const MEMORIES: u32 = 4;
 /// Tables a component may have.
 pub(crate) const TABLES: u32 = 20;
 
+/// The most linear memory that an operator may lend to the calls of a plugin.
+pub const MOST_MEMORY_BYTES: usize = 256 << 20;
+
 /// The bounds that an operator may move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallLimits {

@@ -18,7 +18,9 @@ use crate::call::{self, CallError, CallState, Scope};
 use crate::compile::{CompileError, Compiler};
 use crate::convert;
 use crate::import::{self, Host};
+use crate::limits::CallLimits;
 use crate::machine::Engine;
+use crate::schema::Schema;
 use crate::world::{Profile, Refusal, World};
 
 /// The largest component that is looked at.
@@ -42,6 +44,8 @@ pub struct PluginSource {
     pub component: Arc<[u8]>,
     /// What the operator lends it.
     pub grants: Grants,
+    /// What one of its calls may use, where that is not what the engine's calls may.
+    pub limits: Option<CallLimits>,
 }
 
 /// Why a plugin was not loaded.
@@ -161,6 +165,7 @@ pub async fn inspect(
 pub(crate) struct Identity {
     pub(crate) name: RuntimeName,
     pub(crate) grants: Grants,
+    pub(crate) limits: CallLimits,
 }
 
 /// A plugin that can be called.
@@ -168,6 +173,8 @@ pub(crate) struct Loaded {
     pub(crate) identity: Arc<Identity>,
     pub(crate) component: RuntimePluginPre<CallState>,
     pub(crate) info: PluginInfo,
+    /// Of its own part of a task.
+    pub(crate) schema: Option<Schema>,
 }
 
 /// Loads a plugin.
@@ -194,8 +201,14 @@ pub(crate) async fn load(
     let identity = Arc::new(Identity {
         name,
         grants: source.grants,
+        limits: source.limits.unwrap_or_else(|| engine.limits().clone()),
     });
     let described = describe(engine, &component, &identity, host).await?;
+    let schema = Some(&described.config_schema).filter(|text| !text.is_empty());
+    let schema = schema.map(|text| Schema::parse(text)).transpose();
+    let schema = schema.map_err(|detail| LoadFault::Describe {
+        detail: convert::text(format!("its config-schema is none: {detail}")),
+    })?;
     let info = PluginInfo {
         name: described.name,
         version: described.version,
@@ -212,6 +225,7 @@ pub(crate) async fn load(
             .collect(),
         config_schema: Some(described.config_schema).filter(|schema| !schema.is_empty()),
         health: Ok(()),
+        refused: None,
         calls: 0,
         faults: 0,
     };
@@ -219,6 +233,7 @@ pub(crate) async fn load(
         identity,
         component,
         info,
+        schema,
     })
 }
 

@@ -198,7 +198,7 @@ fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
         .max_core_instances_per_component(limits::CORE_INSTANCES)
         .max_memories_per_component(limits::MEMORIES)
         .max_tables_per_component(limits::TABLES)
-        .max_memory_size(config.limits.memory_bytes)
+        .max_memory_size(config.limits.memory_bytes.max(limits::MOST_MEMORY_BYTES))
         .table_elements(limits::TABLE_ELEMENTS)
         .max_component_instance_size(1 << 20)
         .max_core_instance_size(1 << 20)

@@ -8,7 +8,7 @@ use taskwright_control::port::StrategyError;
 
 use crate::call::CallError;
 use crate::load::Loaded;
-use crate::supervise::Supervision;
+use crate::supervise::{Call, Supervision};
 
 /// A plugin in service.
 pub(crate) struct Plugin {
@@ -61,6 +61,16 @@ impl Plugin {
         self.loaded.info.kinds.iter().any(|taken| taken == kind)
     }
 
+    /// Whether it may be called now.
+    pub(crate) fn admit(&self, call: Call) -> Result<(), StrategyError> {
+        let admitted = self.supervision.admit(call, Instant::now());
+        admitted.map_err(|resting| StrategyError::Resting {
+            runtime: self.loaded.info.name.clone(),
+            after: resting.left,
+            message: resting.to_string(),
+        })
+    }
+
     /// Notes a call that gave no answer, and says so with the plugin's name where it was its
     /// fault.
     pub(crate) fn failed(&self, error: CallError) -> StrategyError {
@@ -71,11 +81,11 @@ impl Plugin {
                 return StrategyError::Host { message };
             }
         };
-        self.supervision.failed(&message);
+        let in_a_row = self.supervision.failed(&message, Instant::now());
         let runtime = self.loaded.info.name.clone();
         tracing::warn!(
             plugin = runtime,
-            in_a_row = self.supervision.faults_in_a_row(),
+            in_a_row,
             "a plugin call failed: {message}"
         );
         StrategyError::Plugin { runtime, message }

@@ -22,6 +22,7 @@ use crate::import::{Host, note_left_out};
 use crate::load::{self, LoadError, PluginSource};
 use crate::machine::Engine;
 use crate::plugin::{Function, Plugin};
+use crate::supervise::Call;
 
 /// How long the answer of a probe is good for.
 const PROBE_AGE: Duration = Duration::from_secs(1);
@@ -36,7 +37,22 @@ pub struct Runtimes {
     /// Never locked across a call: calls hold the plugin they began with, so one that is
     /// replaced meanwhile serves them to the end.
     plugins: RwLock<BTreeMap<RuntimeName, Arc<Plugin>>>,
+    /// Plugins that are not there any more for new tasks, and serve those they began.
+    retired: RwLock<BTreeMap<RuntimeName, Arc<Plugin>>>,
+    /// What was to be loaded last and could not be, by the name it has for the operator.
+    refused: RwLock<BTreeMap<String, Refused>>,
 }
+
+/// Something that could not be loaded.
+struct Refused {
+    origin: String,
+    message: String,
+}
+
+/// Retired plugins that are kept for tasks they began.
+const MOST_RETIRED: usize = 32;
+/// Files that could not be loaded and are told of.
+const MOST_REFUSED: usize = 256;
 
 impl Runtimes {
     /// No plugins yet.
@@ -47,6 +63,8 @@ impl Runtimes {
             compiler,
             host: Arc::new(host),
             plugins: RwLock::default(),
+            retired: RwLock::default(),
+            refused: RwLock::default(),
         }
     }
 
@@ -56,21 +74,56 @@ impl Runtimes {
     /// # Errors
     /// [`LoadError`]; then what was loaded before is still there.
     pub async fn load(&self, source: PluginSource) -> Result<PluginInfo, LoadError> {
-        let plugin = source.name.clone();
-        let loaded = load::load(&self.engine, &*self.compiler, &self.host, source)
-            .await
-            .map_err(|fault| LoadError { plugin, fault })?;
+        let (plugin, origin) = (source.name.clone(), source.origin.clone());
+        let loaded = load::load(&self.engine, &*self.compiler, &self.host, source).await;
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(fault) => {
+                self.refuse(&plugin, &origin, fault.to_string());
+                return Err(LoadError { plugin, fault });
+            }
+        };
         let info = loaded.info.clone();
         let name = loaded.identity.name.clone();
+        self.refused.write().remove(name.as_str());
+        self.retired.write().remove(&name);
         let plugin = Arc::new(Plugin::new(loaded));
         self.plugins.write().insert(name, plugin);
+        loads(&info.name, "ok").increment(1);
         Ok(info)
+    }
+
+    /// Tells people of a plugin that could not even be read, until it can be.
+    pub fn refuse(&self, plugin: &str, origin: &str, message: String) {
+        loads(plugin, "refused").increment(1);
+        let mut refused = self.refused.write();
+        if refused.len() < MOST_REFUSED || refused.contains_key(plugin) {
+            let (plugin, origin) = (plugin.to_owned(), origin.to_owned());
+            refused.insert(plugin, Refused { origin, message });
+        }
+    }
+
+    /// A plugin is not there any more: no task begins with it, and those that did go on.
+    pub fn retire(&self, plugin: &str) {
+        self.refused.write().remove(plugin);
+        let Ok(name) = RuntimeName::parse(plugin) else {
+            return;
+        };
+        let Some(gone) = self.plugins.write().remove(&name) else {
+            return;
+        };
+        let mut retired = self.retired.write();
+        if retired.len() >= MOST_RETIRED {
+            retired.pop_first();
+        }
+        retired.insert(name, gone);
     }
 
     /// The plugin that provides a task's runtime.
     fn plugin(&self, given: &StrategyTask) -> Result<Arc<Plugin>, StrategyError> {
         let name = &given.task.runtime;
         let found = self.plugins.read().get(name).cloned();
+        let found = found.or_else(|| self.retired.read().get(name).cloned());
         found.ok_or_else(|| StrategyError::Host {
             message: format!(
                 "no plugin provides the runtime {name} any more{}",
@@ -130,9 +183,14 @@ impl Runtimes {
         ) -> BoxFuture<'a, wasmtime::Result<T>>,
         read: impl FnOnce(T) -> Result<U, CallError>,
     ) -> Result<(U, Account), StrategyError> {
+        let call = match scope.attempt() {
+            Some(_) => Call::Attempt,
+            None => Call::Check,
+        };
+        plugin.admit(call)?;
         let answer = self.call(plugin, function, scope, guest, read).await;
         answer
-            .inspect(|_| plugin.supervision.went_well())
+            .inspect(|_| plugin.supervision.went_well(call))
             .map_err(|error| plugin.failed(error))
     }
 
@@ -280,6 +338,15 @@ impl Strategies for Runtimes {
     ) -> BoxFuture<'_, Result<Vec<SpecProblem>, StrategyError>> {
         Box::pin(async move {
             let plugin = self.plugin(&task)?;
+            let misfits = match (&plugin.loaded.schema, &task.task.spec.config) {
+                (Some(schema), config) if !config.is_empty() => schema.problems(config),
+                // Whether it may be left out is the schema's word, too.
+                (Some(schema), _) => schema.problems("{}"),
+                (None, _) => Vec::new(),
+            };
+            if !misfits.is_empty() {
+                return Ok(misfits);
+            }
             let record = convert::task(&task);
             let unenforceable = self.unenforceable(&plugin, &task);
             let answer = self
@@ -357,6 +424,32 @@ impl Strategies for Runtimes {
     }
 }
 
+impl Refused {
+    /// Of a plugin of which nothing else is known.
+    fn info(&self, name: &str) -> PluginInfo {
+        PluginInfo {
+            name: name.to_owned(),
+            version: String::new(),
+            kinds: Vec::new(),
+            source: self.origin.clone(),
+            digest: String::new(),
+            exports: Vec::new(),
+            imports: Vec::new(),
+            grants: Vec::new(),
+            config_schema: None,
+            health: Err("it is not loaded".to_owned()),
+            refused: Some(self.message.clone()),
+            calls: 0,
+            faults: 0,
+        }
+    }
+}
+
+fn loads(plugin: &str, result: &'static str) -> metrics::Counter {
+    let plugin = plugin.to_owned();
+    metrics::counter!("taskwright_plugin_loads_total", "plugin" => plugin, "result" => result)
+}
+
 fn stepped((step, account): (Step, Account)) -> Stepped {
     Stepped {
         step,
@@ -382,7 +475,15 @@ impl Plugins for Runtimes {
         Box::pin(async move {
             let plugins: Vec<Arc<Plugin>> = self.plugins.read().values().cloned().collect();
             let infos = plugins.iter().map(|plugin| self.info(plugin));
-            futures::future::join_all(infos).await
+            let mut infos = futures::future::join_all(infos).await;
+            for (name, refused) in &*self.refused.read() {
+                match infos.iter_mut().find(|info| info.name == *name) {
+                    Some(info) => info.refused = Some(refused.message.clone()),
+                    None => infos.push(refused.info(name)),
+                }
+            }
+            infos.sort_by(|a, b| a.name.cmp(&b.name));
+            infos
         })
     }
 }

@@ -7,15 +7,17 @@ fn main() {
     // the target directory.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
     let root = Path::new(&here).join("../../..");
-    let (plugins, guests, wit) = (
-        root.join("plugins"),
-        root.join("tests/guests/misbehave"),
-        root.join("wit"),
-    );
-    let packages = ["taskwright-plugin-process", "taskwright-guest-misbehave"];
-    match taskwright_guest_build::build(&plugins, &[&guests, &wit], &packages) {
+    let (plugins, wit) = (root.join("plugins"), root.join("wit"));
+    let [misbehave, relay] =
+        ["misbehave", "relay"].map(|name| root.join("tests/guests").join(name));
+    let packages = [
+        "taskwright-plugin-process",
+        "taskwright-guest-misbehave",
+        "taskwright-guest-relay",
+    ];
+    match taskwright_guest_build::build(&plugins, &[&misbehave, &relay, &wit], &packages) {
         Ok(built) => {
-            for (name, guest) in ["PROCESS", "MISBEHAVE"].iter().zip(built) {
+            for (name, guest) in ["PROCESS", "MISBEHAVE", "RELAY"].iter().zip(built) {
                 println!(
                     "cargo::rustc-env=GUEST_{name}={}",
                     guest.component.display()

@@ -41,6 +41,9 @@ pub(crate) struct PluginView<'a> {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<&'a str>,
+    /// Why the newest version of its file does not serve; an older one does, or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<&'a str>,
     /// Calls made.
     calls: u64,
     /// Calls that failed by its fault.
@@ -62,6 +65,7 @@ impl<'a> PluginView<'a> {
             config_schema: schema.and_then(|text| serde_json::from_str(text).ok()),
             healthy: plugin.health.is_ok(),
             trouble: plugin.health.as_ref().err().map(String::as_str),
+            refused: plugin.refused.as_deref(),
             calls: plugin.calls,
             faults: plugin.faults,
         }

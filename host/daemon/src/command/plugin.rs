@@ -1,5 +1,7 @@
 //! `taskwright plugin`: the plugins of a daemon, and what a component file holds.
 
+mod check;
+
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -7,6 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use taskwright_capability::{Capability, Grants};
 
+use self::check::CheckArgs;
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
 use crate::failure::Advise as _;
@@ -21,6 +24,8 @@ pub(crate) enum PluginVerb {
     List(ListArgs),
     /// Show a plugin of the daemon by its name, or a component file without any daemon
     Inspect(InspectArgs),
+    /// Say whether a component file would be loaded as it lies there, without any daemon
+    Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +54,7 @@ pub(crate) async fn carry_out(verb: PluginVerb) -> anyhow::Result<Code> {
     match verb {
         PluginVerb::List(args) => list(args).await,
         PluginVerb::Inspect(args) => inspect(args).await,
+        PluginVerb::Check(args) => check::carry_out(args).await,
     }
 }
 
@@ -137,7 +143,7 @@ async fn inspect_file(path: &Path) -> anyhow::Result<Value> {
     }))
 }
 
-fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
     let size = std::fs::metadata(path)?.len();
     anyhow::ensure!(
         size <= MOST_BYTES,

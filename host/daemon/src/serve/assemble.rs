@@ -11,7 +11,7 @@ use taskwright_api::{
     ApiLimits, ApiState, AuthConfig, Drained, Listener, Room, ServeLimits, Token, VersionInfo,
 };
 use taskwright_capability::{Capability, ContainerHost, Grants};
-use taskwright_control::port::{Clock as _, Recovered, Strategies};
+use taskwright_control::port::{BUILT_IN, Clock as _, Recovered, Strategies};
 use taskwright_control::{Control, Parts, Running};
 use taskwright_cri::CriHost;
 use taskwright_engine::{Containers, Engine, EngineConfig, Host, PluginSource, Runtimes};
@@ -33,6 +33,7 @@ use super::outputs::TaskOutputs;
 use super::places::Places;
 use super::units::{TaskUnits, report};
 use crate::builtin::{self, Builtin};
+use crate::folder::{Folders, Replaced};
 use crate::settings::Config;
 use crate::{task_env, versions};
 
@@ -111,7 +112,10 @@ impl Daemon {
             containers: cri.clone(),
             units: units.clone(),
         };
-        let runtimes = load_plugins(engine, config, &hosts, &places).await?;
+        let (runtimes, built_in) = load_plugins(engine, config, &hosts, &places).await?;
+        let mut folders = Folders::new(&config.plugin_dirs, runtimes.clone(), built_in)?;
+        // Attempts that are found running may be theirs.
+        folders.load_changes().await;
         let live = containers::live(&recovered.tasks, &units);
 
         let parts = Parts {
@@ -159,6 +163,7 @@ impl Daemon {
                 }
             });
         }
+        helpers.spawn(folders.follow(surroundings.shutdown.clone()));
         if let Some(host) = cri {
             helpers.spawn(containers::sweep(host, units, live));
         }
@@ -284,7 +289,7 @@ async fn load_plugins(
     config: &Config,
     hosts: &Hosts,
     places: &Places,
-) -> anyhow::Result<Arc<Runtimes>> {
+) -> anyhow::Result<(Arc<Runtimes>, Replaced)> {
     let (tasks, scratch) = (places.clone(), places.clone());
     let container = hosts.containers.clone().zip(config.container.as_ref());
     let host = Host {
@@ -306,6 +311,7 @@ async fn load_plugins(
         scratch_directory: Box::new(move |task| scratch.scratch(task)),
     };
     let runtimes = Runtimes::new(engine, Arc::new(ChildCompiler), host);
+    let mut built_in = Replaced::new();
     for plugin in builtin::ALL {
         // Without container mode its tasks are refused where no runtime takes them.
         if plugin.grants.contains(&Capability::Container) && config.container.is_none() {
@@ -313,16 +319,18 @@ async fn load_plugins(
         }
         let source = PluginSource {
             name: plugin.name.to_owned(),
-            origin: "built-in".to_owned(),
+            origin: BUILT_IN.to_owned(),
             component: plugin.component.into(),
             grants: grants(plugin, config),
+            limits: None,
         };
+        built_in.insert(source.name.clone(), source.clone());
         runtimes
             .load(source)
             .await
             .context("load the built-in plugins")?;
     }
-    Ok(Arc::new(runtimes))
+    Ok((Arc::new(runtimes), built_in))
 }
 
 /// What a built-in plugin is lent and told.

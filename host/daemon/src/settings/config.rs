@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) max_body: usize,
     /// The tokens that the API accepts. Empty: everybody may do everything.
     pub(crate) tokens: Vec<TokenEntry>,
+    /// Folders with plugins.
+    pub(crate) plugin_dirs: Vec<PathBuf>,
     /// What tasks inherit or are given.
     pub(crate) task_env: Vec<String>,
     /// Whether commands belong into the main container.
@@ -124,6 +126,10 @@ impl Config {
             output_cap: settings.number("limits.output-cap")?,
             max_body: settings.count("limits.max-body")?,
             tokens,
+            plugin_dirs: {
+                let folders = settings.list("plugin-dir")?.into_iter();
+                folders.map(PathBuf::from).collect()
+            },
             task_env: settings.list("tasks.env")?,
             sidecar: settings.switch("sidecar.enabled")?,
             sidecar_runtime: SidecarConfig {
@@ -192,11 +198,6 @@ impl Settings {
             if let (true, Some(setting)) = (said, super::table::by_key(key)) {
                 notes.push(format!("{key}: {}", setting.help.to_lowercase()));
             }
-        }
-        if self.path("plugin-dir")?.is_some() {
-            notes.push(
-                "plugin-dir is reserved: this version loads built-in plugins only".to_owned(),
-            );
         }
         Ok(notes)
     }

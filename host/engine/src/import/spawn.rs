@@ -68,8 +68,15 @@ impl CallState {
         request: Request,
     ) -> Result<SpawnRequest, SpawnError> {
         let lifetime = lifetime(&request.extra)?;
-        if request.argv.is_empty() {
+        let Some(program) = request.argv.first() else {
             return Err(SpawnError::BadCommand("argv is empty".to_owned()));
+        };
+        if inside.is_none() && !self.plugin.grants.allows_program(program) {
+            return Err(SpawnError::Denied(convert::text(format!(
+                "plugin {} may not start {program:?}: add it to `programs` of \
+                 `process` under `[grants]` in {}.toml, by its absolute path",
+                self.plugin.name, self.plugin.name
+            ))));
         }
         let task = &given.task;
         let directory = (self.host.task_directory)(&task.key);

@@ -158,7 +158,7 @@ impl Refusal {
             Self::NotGranted {
                 plugin, capability, ..
             } => Some(format!(
-                "add `{capability} = true` under `[plugin.{plugin}.grants]` to lend it"
+                "add `{capability} = true` under `[grants]` in {plugin}.toml beside it to lend it"
             )),
             Self::Version { .. } | Self::Shape { .. } => {
                 Some("build it against the WIT of this host".to_owned())

@@ -222,8 +222,17 @@ async fn looking_at_a_plugin_does_not_make_it_well() {
         assert_eq!((found.calls, found.faults), (3, 3));
         check(&found.health.unwrap_err(), "its last 3 calls failed");
     }
-    let well = bench.runtimes.validate(given(mischief())).await;
-    assert_eq!(well, Ok(Vec::new()));
+    // That a task can be checked says nothing of the starts.
+    let checked = bench.runtimes.validate(given(mischief())).await;
+    assert_eq!(checked, Ok(Vec::new()));
+    let list = bench.runtimes.list().await;
+    assert!(list.iter().any(|info| info.health.is_err()));
+    let state = b"kept"[..].into();
+    let heard = bench
+        .runtimes
+        .on_event(given(mischief()), state, StrategyEvent::Woke)
+        .await;
+    assert!(heard.is_ok());
     let list = bench.runtimes.list().await;
     assert!(list.iter().all(|info| info.health.is_ok()));
 }

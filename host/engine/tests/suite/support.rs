@@ -110,6 +110,7 @@ pub(crate) fn process() -> PluginSource {
         origin: "built-in".to_owned(),
         component: PROCESS.into(),
         grants: Grants::of(&[Capability::Process]),
+        limits: None,
     }
 }
 
@@ -124,6 +125,7 @@ pub(crate) fn misbehaving(settings: &[(&str, &str)]) -> PluginSource {
         origin: "misbehave.wasm".to_owned(),
         component: MISBEHAVE.into(),
         grants,
+        limits: None,
     }
 }
 

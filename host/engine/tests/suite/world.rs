@@ -69,6 +69,7 @@ async fn refused(component: Vec<u8>, grants: &[Capability]) -> String {
         origin: "odd.wasm".to_owned(),
         component: component.into(),
         grants: Grants::of(grants),
+        limits: None,
     };
     let error = bench.runtimes.load(source).await.unwrap_err();
     bench.check_that_others_work().await;
@@ -106,7 +107,7 @@ async fn a_missing_grant_is_refused_with_the_line_to_add() {
         "{said}"
     );
     assert!(
-        said.contains("add `process = true` under `[plugin.odd.grants]`"),
+        said.contains("add `process = true` under `[grants]` in odd.toml"),
         "{said}"
     );
 }

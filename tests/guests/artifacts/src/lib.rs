@@ -6,5 +6,8 @@
 /// The built-in runtime for commands (`plugins/process`).
 pub const PROCESS: &[u8] = include_bytes!(env!("GUEST_PROCESS"));
 
+/// A good runtime as others write them, for commands (`tests/guests/relay`).
+pub const RELAY: &[u8] = include_bytes!(env!("GUEST_RELAY"));
+
 /// A runtime that misbehaves as its settings say (`tests/guests/misbehave`).
 pub const MISBEHAVE: &[u8] = include_bytes!(env!("GUEST_MISBEHAVE"));

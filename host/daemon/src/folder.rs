@@ -1,0 +1,373 @@
+//! The plugin folders: what is in them, what it is lent, and what becomes of a change.
+//!
+//! `NAME.wasm` is the plugin NAME; `NAME.toml` beside it says what the operator lends it. The
+//! names of the files are the operator's word: a component that calls itself something else is
+//! refused, so that no file takes the place or the grants of another.
+
+pub(crate) mod lent;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use taskwright_capability::Grants;
+use taskwright_engine::{PluginSource, Runtimes};
+use tokio_util::sync::CancellationToken;
+
+use self::lent::Lent;
+use crate::failure::Advise as _;
+
+/// Plugins in all folders together. Further files are told of and not loaded.
+const MOST_PLUGINS: usize = 128;
+/// Entries of one folder that are looked at.
+const MOST_ENTRIES: usize = 4096;
+/// The largest component file that is read.
+pub(crate) const MOST_COMPONENT_BYTES: u64 = taskwright_engine::MOST_COMPONENT_BYTES as u64;
+/// The largest `NAME.toml` that is read.
+const MOST_LENT_BYTES: u64 = 256 << 10;
+
+/// A plugin as it lies in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    component: PathBuf,
+    lent: Option<PathBuf>,
+    /// Changes whenever a file does.
+    stamps: [Option<Stamp>; 2],
+}
+
+/// Tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// What puts a plugin back that a file took the place of, by its name.
+pub(crate) type Replaced = BTreeMap<String, PluginSource>;
+
+/// The folders of a daemon, and what was loaded from them.
+pub(crate) struct Folders {
+    folders: Vec<PathBuf>,
+    runtimes: Arc<Runtimes>,
+    replaced: Replaced,
+    seen: BTreeMap<String, Found>,
+}
+
+impl Folders {
+    /// Folders of which nothing was loaded yet.
+    ///
+    /// # Errors
+    /// When one is no folder, or anybody may put something into it.
+    pub(crate) fn new(
+        folders: &[PathBuf],
+        runtimes: Arc<Runtimes>,
+        replaced: Replaced,
+    ) -> anyhow::Result<Self> {
+        for folder in folders {
+            check_folder(folder)
+                .with_context(|| format!("use the plugin folder {}", folder.display()))?;
+        }
+        Ok(Self {
+            folders: folders.to_vec(),
+            runtimes,
+            replaced,
+            seen: BTreeMap::new(),
+        })
+    }
+
+    /// Loads what is new or was changed, and retires what is gone. What cannot be loaded is told
+    /// of and leaves what was there before.
+    pub(crate) async fn load_changes(&mut self) {
+        let folders = self.folders.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&folders)).await;
+        let Ok(found) = looked else {
+            tracing::error!("the plugin folders could not be looked at");
+            return;
+        };
+        let gone: Vec<String> = self.seen.keys().cloned().collect();
+        for name in gone.into_iter().filter(|name| !found.contains_key(name)) {
+            self.seen.remove(&name);
+            self.take_out(&name).await;
+        }
+        for (name, found) in found {
+            if self.seen.get(&name) == Some(&found) {
+                continue;
+            }
+            self.take_in(&name, &found).await;
+            self.seen.insert(name, found);
+        }
+    }
+
+    async fn take_in(&self, name: &str, found: &Found) {
+        let (owned, found) = (name.to_owned(), found.clone());
+        let origin = found.component.display().to_string();
+        let read = tokio::task::spawn_blocking(move || source(&owned, &found)).await;
+        let loaded = match read {
+            Ok(Ok(source)) => self.runtimes.load(source).await.map_err(Into::into),
+            Ok(Err(error)) => {
+                let message = format!("{error:#}");
+                self.runtimes.refuse(name, &origin, message);
+                Err(error)
+            }
+            Err(error) => Err(error.into()),
+        };
+        match loaded {
+            Ok(info) => tracing::info!(
+                plugin = info.name,
+                version = info.version,
+                digest = info.digest,
+                file = origin,
+                "a plugin serves"
+            ),
+            Err(error) => tracing::error!(
+                plugin = name,
+                file = origin,
+                "a plugin file is not used; what served before goes on: {error:#}"
+            ),
+        }
+    }
+
+    async fn take_out(&self, name: &str) {
+        self.runtimes.retire(name);
+        let Some(source) = self.replaced.get(name) else {
+            tracing::info!(
+                plugin = name,
+                "a plugin's file is gone: it begins no further task"
+            );
+            return;
+        };
+        match self.runtimes.load(source.clone()).await {
+            Ok(_) => tracing::info!(
+                plugin = name,
+                "a plugin's file is gone: the built-in one serves again"
+            ),
+            Err(error) => tracing::error!(plugin = name, "{:#}", anyhow::Error::from(error)),
+        }
+    }
+
+    /// Follows what happens in the folders until `shutdown`.
+    pub(crate) async fn follow(mut self, shutdown: CancellationToken) {
+        if self.folders.is_empty() {
+            return;
+        }
+        let mut watch = watch::Watch::start(&self.folders);
+        while shutdown
+            .run_until_cancelled(watch.changed())
+            .await
+            .is_some()
+        {
+            self.settle().await;
+            self.load_changes().await;
+        }
+    }
+
+    /// Waits until nobody writes any more: a file that is being copied changes all the time.
+    async fn settle(&self) {
+        let mut before = None;
+        for _ in 0..watch::MOST_SETTLING {
+            let folders = self.folders.clone();
+            let now = tokio::task::spawn_blocking(move || look(&folders))
+                .await
+                .ok();
+            if before.is_some() && before == now {
+                return;
+            }
+            before = now;
+            tokio::time::sleep(watch::SETTLING).await;
+        }
+    }
+}
+
+/// Every plugin of the folders, by name. Of two of one name the first folder's counts.
+fn look(folders: &[PathBuf]) -> BTreeMap<String, Found> {
+    let mut all = BTreeMap::new();
+    for folder in folders {
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "a plugin folder cannot be read");
+                continue;
+            }
+        };
+        let paths = entries
+            .flatten()
+            .take(MOST_ENTRIES)
+            .map(|entry| entry.path());
+        let mut components: Vec<PathBuf> = paths.filter(|path| is_component(path)).collect();
+        components.sort();
+        for component in components {
+            let Some(name) = component.file_stem().and_then(|stem| stem.to_str()) else {
+                continue;
+            };
+            if all.contains_key(name) {
+                continue;
+            }
+            if all.len() >= MOST_PLUGINS {
+                tracing::warn!(file = %component.display(), "more than {MOST_PLUGINS} plugins: it is left out");
+                continue;
+            }
+            let lent = component.with_extension("toml");
+            let stamps = [stamp(&component), stamp(&lent)];
+            let found = Found {
+                lent: stamps[1].map(|_| lent),
+                component: component.clone(),
+                stamps,
+            };
+            all.insert(name.to_owned(), found);
+        }
+    }
+    all
+}
+
+fn is_component(path: &Path) -> bool {
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && path.extension().is_some_and(|end| end == "wasm")
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(Stamp {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        size: metadata.size(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+/// Reads a plugin and what it is lent.
+fn source(name: &str, found: &Found) -> anyhow::Result<PluginSource> {
+    let component = read(&found.component, MOST_COMPONENT_BYTES)?;
+    let lent = match &found.lent {
+        Some(path) => read_lent(path)?,
+        None => Lent::default(),
+    };
+    Ok(PluginSource {
+        name: name.to_owned(),
+        origin: found.component.display().to_string(),
+        component: component.into(),
+        grants: lent.grants,
+        limits: lent.limits,
+    })
+}
+
+/// Reads what a component file's plugin is lent by the file beside it, if there is one.
+///
+/// # Errors
+/// What is wrong with that file.
+pub(crate) fn lent_beside(component: &Path) -> anyhow::Result<Option<Grants>> {
+    let beside = component.with_extension("toml");
+    match beside.try_exists() {
+        Ok(true) => Ok(Some(read_lent(&beside)?.grants)),
+        _ => Ok(None),
+    }
+}
+
+fn read_lent(path: &Path) -> anyhow::Result<Lent> {
+    let bytes = read(path, MOST_LENT_BYTES)?;
+    let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is no UTF-8"));
+    text.and_then(|text| lent::parse(&text))
+        .with_context(|| format!("read {}", path.display()))
+}
+
+/// Reads a file whole that nobody but its owner may write.
+fn read(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
+    let read = || {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        ensure!(metadata.is_file(), "it is no file");
+        check_writers(&metadata)?;
+        ensure!(
+            metadata.len() <= most,
+            "it has {} bytes, at most {most} are read",
+            metadata.len()
+        );
+        let mut bytes = Vec::new();
+        // It may grow meanwhile.
+        file.take(most + 1).read_to_end(&mut bytes)?;
+        ensure!(bytes.len() as u64 <= most, "it has more than {most} bytes");
+        Ok(bytes)
+    };
+    read().with_context(|| format!("read {}", path.display()))
+}
+
+fn check_folder(folder: &Path) -> anyhow::Result<()> {
+    let metadata = std::fs::metadata(folder).hint("make it, or leave it out of plugin-dir")?;
+    ensure!(metadata.is_dir(), "it is no folder");
+    check_writers(&metadata)
+}
+
+/// Whoever may write a plugin acts with its grants.
+fn check_writers(metadata: &Metadata) -> anyhow::Result<()> {
+    let mode = metadata.permissions().mode();
+    ensure!(
+        mode & 0o002 == 0,
+        "everybody may write it (mode {:o}), so anybody could run as this daemon: chmod o-w",
+        mode & 0o7777
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test that cannot go on has failed"
+    )]
+
+    use super::*;
+
+    #[test]
+    fn a_folder_holds_components_and_what_they_are_lent() {
+        let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        for name in [
+            "b.wasm",
+            "b.toml",
+            "a.wasm",
+            ".hidden.wasm",
+            "notes.txt",
+            "c.toml",
+        ] {
+            std::fs::write(first.path().join(name), name).unwrap();
+        }
+        std::fs::write(second.path().join("a.wasm"), "another").unwrap();
+        std::fs::write(second.path().join("d.wasm"), "d").unwrap();
+        let folders = [first.path().to_owned(), second.path().to_owned()];
+        let found = look(&folders);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b", "d"]);
+        assert_eq!(found["a"].component, first.path().join("a.wasm"));
+        assert_eq!(found["b"].lent, Some(first.path().join("b.toml")));
+        assert_eq!(found["a"].lent, None);
+        let source = source("a", &found["a"]).unwrap();
+        assert_eq!(&*source.component, b"a.wasm");
+        std::fs::write(first.path().join("b.toml"), "changed").unwrap();
+        let changed = look(&folders);
+        assert_ne!(changed["b"], found["b"]);
+        assert_eq!(changed["a"], found["a"]);
+    }
+
+    #[test]
+    fn what_everybody_may_write_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.wasm");
+        std::fs::write(&file, "a").unwrap();
+        assert!(read(&file, 1).is_ok());
+        assert!(read(&file, 0).is_err(), "it is too large");
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap();
+        let error = read(&file, 1).unwrap_err();
+        assert!(format!("{error:#}").contains("chmod o-w"), "{error:#}");
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(check_folder(folder.path()).is_err());
+    }
+}

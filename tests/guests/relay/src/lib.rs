@@ -1,0 +1,76 @@
+//! A good runtime as others write them: it runs the task's command and tells it which of its
+//! versions did, in `RELAY_VERSION`. Its configuration may add `greeting`.
+//!
+//! The version is a setting, so that tests have many versions of one component. The setting
+//! `trap` makes every start fail.
+
+use taskwright_plugin_sdk::command::{self, KIND, MAIN};
+use taskwright_plugin_sdk::{
+    Description, EnvVar, Event, Failure, Problem, Runtime, Step, Task, export, process, settings,
+    units,
+};
+
+const SCHEMA: &str = r#"{
+    "type": "object",
+    "properties": {"greeting": {"type": "string", "maxLength": 20}},
+    "additionalProperties": false
+}"#;
+
+struct Relay;
+
+impl Runtime for Relay {
+    fn describe() -> Description {
+        Description {
+            name: "relay".to_owned(),
+            version: version(),
+            kinds: vec![KIND.to_owned()],
+            config_schema: SCHEMA.to_owned(),
+        }
+    }
+
+    fn probe() -> Result<(), String> {
+        Ok(())
+    }
+
+    fn validate(task: Task) -> Result<(), Vec<Problem>> {
+        let problems = command::problems(&task);
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
+    }
+
+    fn start(task: Task) -> Result<Step, Failure> {
+        assert!(settings::get("trap").is_none(), "told to trap");
+        let config = task.config.clone();
+        let mut request = command::spawn_request(task)?;
+        for (name, value) in [("RELAY_VERSION", version()), ("RELAY_CONFIG", config)] {
+            let name = name.to_owned();
+            request.env.push(EnvVar { name, value });
+        }
+        match process::spawn(MAIN, &request) {
+            Ok(spawned) => Ok(match spawned.ended {
+                Some(end) => Step::Done(command::outcome(end)),
+                None => command::running(Vec::new()),
+            }),
+            Err(error) => command::not_spawned(error),
+        }
+    }
+
+    fn on_event(_: Task, _: Vec<u8>, event: Event) -> Result<Step, Failure> {
+        match event {
+            Event::Exited(exit) => Ok(Step::Done(command::outcome(exit.end))),
+            Event::Woke | Event::Recovered => Ok(command::running(Vec::new())),
+            Event::StopRequested(request) => {
+                command::after_stop(units::stop(MAIN, request.grace_ms))
+            }
+        }
+    }
+}
+
+export!(Relay);
+
+fn version() -> String {
+    settings::get("version").unwrap_or_else(|| "1".to_owned())
+}
