@@ -8,13 +8,14 @@ pub(crate) mod lent;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
+use std::fs::{Metadata, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use rustix::fs::OFlags;
 use taskwright_capability::Grants;
 use taskwright_engine::{PluginSource, Runtimes};
 use tokio_util::sync::CancellationToken;
@@ -283,7 +284,11 @@ fn read_lent(path: &Path) -> anyhow::Result<Lent> {
 /// Reads a file whole that nobody but its owner may write.
 fn read(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let read = || {
-        let file = File::open(path)?;
+        // Opening a pipe would wait for whoever writes into it.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)?;
         let metadata = file.metadata()?;
         ensure!(metadata.is_file(), "it is no file");
         check_writers(&metadata)?;
@@ -355,6 +360,20 @@ mod tests {
         let changed = look(&folders);
         assert_ne!(changed["b"], found["b"]);
         assert_eq!(changed["a"], found["a"]);
+    }
+
+    #[test]
+    fn only_files_are_read_and_nothing_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe.wasm");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let directory = folder.path().join("directory.wasm");
+        std::fs::create_dir(&directory).unwrap();
+        for other in [pipe, directory] {
+            let error = read(&other, 1).unwrap_err();
+            assert!(format!("{error:#}").contains("no file"), "{error:#}");
+        }
     }
 
     #[test]
