@@ -155,8 +155,8 @@ pub(crate) async fn run<T>(
     // Nothing has been done yet and nothing is wrong with the task: a crowd waits longer for its
     // turn than a call may take.
     let patience = deadline.saturating_mul(TURNS_WAITED_FOR);
-    let _permit = match tokio::time::timeout(patience, engine.permits().acquire()).await {
-        Ok(Ok(permit)) => permit,
+    let _turn = match tokio::time::timeout(patience, engine.turn(&plugin.lane)).await {
+        Ok(Ok(turn)) => turn,
         Ok(Err(_)) | Err(_) => {
             let message = format!(
                 "no plugin call could begin within {} ms: too many of them are running",

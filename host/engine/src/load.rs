@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use taskwright_capability::{Capability, Grants};
-use taskwright_control::port::PluginInfo;
+use taskwright_control::port::{BUILT_IN, PluginInfo};
 use taskwright_model::{IdError, RuntimeName};
 use wasmtime::component::Component;
 
@@ -19,7 +19,7 @@ use crate::compile::{CompileError, Compiler};
 use crate::convert;
 use crate::import::{self, Host};
 use crate::limits::CallLimits;
-use crate::machine::Engine;
+use crate::machine::{Engine, Lane};
 use crate::schema::Schema;
 use crate::world::{Profile, Refusal, World};
 
@@ -166,6 +166,7 @@ pub(crate) struct Identity {
     pub(crate) name: RuntimeName,
     pub(crate) grants: Grants,
     pub(crate) limits: CallLimits,
+    pub(crate) lane: Lane,
 }
 
 /// A plugin that can be called.
@@ -202,6 +203,7 @@ pub(crate) async fn load(
         name,
         grants: source.grants,
         limits: source.limits.unwrap_or_else(|| engine.limits().clone()),
+        lane: engine.lane(source.origin == BUILT_IN),
     });
     let described = describe(engine, &component, &identity, host).await?;
     let schema = Some(&described.config_schema).filter(|text| !text.is_empty());

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::cache::Cache;
@@ -70,9 +70,22 @@ struct Inner {
     wasm: wasmtime::Engine,
     ticker: Ticker,
     permits: Semaphore,
+    /// Of these, as many as plugins that are not built in may have together.
+    dropped_in: Semaphore,
+    most_calls: usize,
     limits: CallLimits,
     cache: Option<Cache>,
     allocation: Allocation,
+}
+
+/// In which a plugin waits for its turns; `None` for one that is built in.
+#[derive(Debug)]
+pub(crate) struct Lane(Option<Semaphore>);
+
+/// A call may be made.
+pub(crate) struct Turn<'a> {
+    _of_its_own: Option<(SemaphorePermit<'a>, SemaphorePermit<'a>)>,
+    _of_all: SemaphorePermit<'a>,
 }
 
 /// Where instances come from.
@@ -106,11 +119,14 @@ impl Engine {
                 })
                 .ok()
         });
+        let most_calls = config.most_calls.max(1) as usize;
         Ok(Self {
             inner: Arc::new(Inner {
                 wasm,
                 ticker,
-                permits: Semaphore::new(config.most_calls.max(1) as usize),
+                permits: Semaphore::new(most_calls),
+                dropped_in: Semaphore::new((most_calls / 2).max(1)),
+                most_calls,
                 limits: config.limits,
                 cache,
                 allocation,
@@ -149,8 +165,24 @@ impl Engine {
         &self.inner.ticker
     }
 
-    pub(crate) fn permits(&self) -> &Semaphore {
-        &self.inner.permits
+    /// A turn for a call of this plugin. What operators dropped in never takes more than half of
+    /// all turns, and none of it more than a quarter: whatever it does, built-in plugins are
+    /// called.
+    pub(crate) async fn turn<'a>(&'a self, lane: &'a Lane) -> Result<Turn<'a>, AcquireError> {
+        let of_its_own = match &lane.0 {
+            Some(own) => Some((own.acquire().await?, self.inner.dropped_in.acquire().await?)),
+            None => None,
+        };
+        Ok(Turn {
+            _of_its_own: of_its_own,
+            _of_all: self.inner.permits.acquire().await?,
+        })
+    }
+
+    /// The lane of a plugin, for as long as it is loaded.
+    pub(crate) fn lane(&self, built_in: bool) -> Lane {
+        let share = (self.inner.most_calls / 4).max(1);
+        Lane((!built_in).then(|| Semaphore::new(share)))
     }
 
     pub(crate) fn limits(&self) -> &CallLimits {

@@ -254,6 +254,25 @@ async fn more_calls_than_the_pool_has_slots_wait_for_their_turn() {
 }
 
 #[tokio::test]
+async fn a_crowd_of_calls_that_hang_leaves_turns_to_built_in_plugins() {
+    let bench = Bench::with_misbehaving(&[("start", "sleep")]).await;
+    let hanging: Vec<_> = (0..100)
+        .map(|_| {
+            let runtimes = bench.runtimes.clone();
+            tokio::spawn(async move { runtimes.start(given(mischief())).await })
+        })
+        .collect();
+    let begun = Instant::now();
+    for _ in 0..100 {
+        bench.check_that_others_work().await;
+    }
+    assert!(begun.elapsed() < tight().deadline, "{:?}", begun.elapsed());
+    for call in hanging {
+        call.abort();
+    }
+}
+
+#[tokio::test]
 async fn a_spinning_guest_leaves_its_thread_to_others() {
     let bench = Bench::with_misbehaving(&[("start", "spin")]).await;
     let spin = bench.runtimes.start(given(mischief()));
