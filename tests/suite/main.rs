@@ -41,6 +41,7 @@ mod lifecycle;
 mod limits;
 mod opensandbox;
 mod output;
+mod plugin_new;
 mod plugins;
 mod restart;
 mod sidecar;

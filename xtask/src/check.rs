@@ -14,6 +14,10 @@ pub(crate) fn check() -> Result<()> {
         "format of the plugins",
         &mut in_plugins(&["fmt", "--all", "--check"]),
     )?;
+    step(
+        "format of the example",
+        &mut in_example(&["fmt", "--check"]),
+    )?;
     imports::check()?;
     rules::check()?;
     let lints = [
@@ -37,6 +41,7 @@ pub(crate) fn check() -> Result<()> {
         "warnings",
     ];
     step("lints of the plugins", &mut in_plugins(&lints))?;
+    step("lints of the example", &mut in_example(&lints))?;
     let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
     step("documentation", docs.env("RUSTDOCFLAGS", "-D warnings"))
 }
@@ -52,9 +57,18 @@ pub(crate) fn write_openapi() -> Result<()> {
 
 /// A cargo command in the workspace of the plugins, which builds beside the house.
 pub(crate) fn in_plugins(words: &[&str]) -> Command {
+    beside_the_house("plugins", words)
+}
+
+/// A cargo command in the project that `taskwright plugin new` writes.
+fn in_example(words: &[&str]) -> Command {
+    beside_the_house("examples/hello", words)
+}
+
+fn beside_the_house(folder: &str, words: &[&str]) -> Command {
     let mut command = cargo(words);
     command
-        .current_dir(root().join("plugins"))
+        .current_dir(root().join(folder))
         .env("CARGO_TARGET_DIR", target_dir().join("plugins"));
     command
 }

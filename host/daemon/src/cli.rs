@@ -57,7 +57,7 @@ pub(crate) enum Verb {
     Delete(delete::DeleteArgs),
     /// Make the daemon's tasks be those of a file: create what is missing, delete the rest
     Set(set::SetArgs),
-    /// Look at plugins
+    /// Look at plugins, or begin one
     #[command(subcommand)]
     Plugin(plugin::PluginVerb),
     /// Look at the daemon's configuration

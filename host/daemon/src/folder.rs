@@ -274,6 +274,24 @@ pub(crate) fn lent_beside(component: &Path) -> anyhow::Result<Option<Grants>> {
     }
 }
 
+/// Reads a component file as it would be read from a folder, with what it is lent.
+///
+/// # Errors
+/// What is wrong with either file.
+pub(crate) fn source_at(component: &Path) -> anyhow::Result<PluginSource> {
+    let name = component.file_stem().and_then(|stem| stem.to_str());
+    let name = name
+        .context("it has no name")
+        .hint("a plugin's file is called NAME.wasm")?;
+    let lent = component.with_extension("toml");
+    let found = Found {
+        lent: lent.exists().then_some(lent),
+        component: component.to_owned(),
+        stamps: [None, None],
+    };
+    source(name, &found)
+}
+
 fn read_lent(path: &Path) -> anyhow::Result<Lent> {
     let bytes = read(path, MOST_LENT_BYTES)?;
     let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is no UTF-8"));

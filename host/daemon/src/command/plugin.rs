@@ -1,6 +1,8 @@
-//! `taskwright plugin`: the plugins of a daemon, and what a component file holds.
+//! `taskwright plugin`: the plugins of a daemon, what a component file holds, and new ones.
 
 mod check;
+mod new;
+mod trial;
 
 use std::path::Path;
 
@@ -10,6 +12,8 @@ use serde_json::{Value, json};
 use taskwright_capability::{Capability, Grants};
 
 use self::check::CheckArgs;
+use self::new::NewArgs;
+use self::trial::TrialArgs;
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
 use crate::failure::Advise as _;
@@ -26,6 +30,10 @@ pub(crate) enum PluginVerb {
     Inspect(InspectArgs),
     /// Say whether a component file would be loaded as it lies there, without any daemon
     Check(CheckArgs),
+    /// Call a runtime as a daemon would, with nothing behind it, and say what it does wrong
+    Test(TrialArgs),
+    /// Make a folder with a small plugin that works, to begin with
+    New(NewArgs),
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +63,8 @@ pub(crate) async fn carry_out(verb: PluginVerb) -> anyhow::Result<Code> {
         PluginVerb::List(args) => list(args).await,
         PluginVerb::Inspect(args) => inspect(args).await,
         PluginVerb::Check(args) => check::carry_out(args).await,
+        PluginVerb::Test(args) => trial::carry_out(args).await,
+        PluginVerb::New(args) => new::carry_out(&args),
     }
 }
 
@@ -82,6 +92,16 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
     ]);
     let mut troubles = String::new();
     for plugin in plugins {
+        // Where nothing serves, the trouble below says the same.
+        if plugin.get("healthy") == Some(&Value::Bool(true)) && plugin.get("refused").is_some() {
+            let told = format!(
+                "{}: its file is not used, what served before goes on: {}",
+                text(plugin, "name"),
+                text(plugin, "refused")
+            );
+            troubles.push_str(&output::style::tame(&told));
+            troubles.push('\n');
+        }
         let health = match health_problem(plugin) {
             None => Cell::toned("ok", Tone::Good),
             Some(trouble) => {
