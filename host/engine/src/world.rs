@@ -10,6 +10,8 @@ use taskwright_capability::{Capability, Grants};
 use wit_component::DecodedWasm;
 use wit_parser::{InterfaceId, Resolve, SourceMap, WorldId, WorldItem};
 
+use crate::convert;
+
 mod refusal;
 mod shape;
 
@@ -19,6 +21,8 @@ pub use refusal::{Refusal, Side};
 pub const RUNTIME: &str = "taskwright:plugin/runtime";
 /// Interfaces of ours begin with this.
 const OURS: &str = "taskwright:plugin/";
+/// How everything of WebAssembly begins.
+const WASM: &[u8] = b"\0asm";
 /// How a core module begins; a component has another version.
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 /// Interfaces of WASI that every plugin gets, and that reach nothing: no arguments, no
@@ -57,12 +61,20 @@ impl World {
                     .to_owned(),
             );
         }
+        if !component.starts_with(WASM) {
+            return Err("it does not begin as WebAssembly does".to_owned());
+        }
         match wit_component::decode(component) {
             Ok(DecodedWasm::Component(resolve, world)) => Ok(Self { resolve, world }),
             Ok(DecodedWasm::WitPackage(..)) => {
                 Err("it is a WIT package, types without a program".to_owned())
             }
-            Err(error) => Err(format!("{error:#}")),
+            // Readers draw pictures; this is a part of a sentence.
+            Err(error) => {
+                let drawn = format!("{error:#}");
+                let words: Vec<&str> = drawn.split_whitespace().collect();
+                Err(convert::text(words.join(" ")))
+            }
         }
     }
 
