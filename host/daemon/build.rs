@@ -11,10 +11,14 @@ fn main() {
         "taskwright-plugin-process",
         "taskwright-plugin-sidecar",
         "taskwright-plugin-container",
+        "taskwright-plugin-script",
     ];
     match taskwright_guest_build::build(&root.join("plugins"), &[&root.join("wit")], &packages) {
         Ok(built) => {
-            for (name, guest) in ["PROCESS", "SIDECAR", "CONTAINER"].iter().zip(built) {
+            for (name, guest) in ["PROCESS", "SIDECAR", "CONTAINER", "SCRIPT"]
+                .iter()
+                .zip(built)
+            {
                 println!(
                     "cargo::rustc-env=BUILTIN_{name}={}",
                     guest.component.display()

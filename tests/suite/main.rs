@@ -44,6 +44,7 @@ mod output;
 mod plugin_new;
 mod plugins;
 mod restart;
+mod scripts;
 mod sidecar;
 
 use std::path::{Path, PathBuf};

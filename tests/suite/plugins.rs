@@ -9,18 +9,21 @@ use taskwright_test_guests::{MISBEHAVE, RELAY};
 use taskwright_tests::task::{exit_code, flat};
 use taskwright_tests::{Client, Daemon, Home, Options, Request, SOON, eventually_some};
 
-const LENT: &str = "[grants]\nprocess = true\n";
+pub(crate) const LENT: &str = "[grants]\nprocess = true\n";
 
 /// A daemon with a plugin folder.
-struct Folder {
-    daemon: Daemon,
-    path: PathBuf,
+pub(crate) struct Folder {
+    pub(crate) daemon: Daemon,
+    pub(crate) path: PathBuf,
 }
 
 impl Folder {
     /// One that holds these files when the daemon starts.
-    fn holding(files: &[(&str, &[u8])]) -> Self {
-        let home = Home::new();
+    pub(crate) fn holding(files: &[(&str, &[u8])]) -> Self {
+        Self::holding_in(Home::new(), files)
+    }
+
+    pub(crate) fn holding_in(home: Home, files: &[(&str, &[u8])]) -> Self {
         let path = home.path().join("plugins");
         std::fs::create_dir(&path).unwrap();
         for (name, content) in files {
@@ -31,23 +34,23 @@ impl Folder {
         Self { daemon, path }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.daemon.client()
     }
 
     /// Puts a file in as a careful operator does: whole, or not at all.
-    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn put(&self, name: &str, content: impl AsRef<[u8]>) {
         let beside = self.path.with_extension("new");
         std::fs::write(&beside, content).unwrap();
         std::fs::rename(&beside, self.path.join(name)).unwrap();
     }
 
-    fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         std::fs::remove_file(self.path.join(name)).unwrap();
     }
 
     /// Waits until a plugin is told of and is so.
-    fn until(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let client = self.client();
         eventually_some(SOON, &format!("the plugin {name} is so"), || {
             let answer = client.get(&format!("/plugins/{name}"));
@@ -56,7 +59,7 @@ impl Folder {
         })
     }
 
-    fn until_serving(&self, name: &str, version: &str) {
+    pub(crate) fn until_serving(&self, name: &str, version: &str) {
         self.until(name, |plugin| {
             plugin["version"] == version && plugin.get("refused").is_none()
         });
@@ -64,13 +67,13 @@ impl Folder {
 }
 
 /// A command for a runtime.
-fn on(runtime: &str, name: &str, script: &str) -> Value {
+pub(crate) fn on(runtime: &str, name: &str, script: &str) -> Value {
     let mut task = flat(name, &["/bin/sh", "-c", script]);
     task["runtime"] = json!(runtime);
     task
 }
 
-fn printed(client: &Client, name: &str) -> String {
+pub(crate) fn printed(client: &Client, name: &str) -> String {
     client
         .get(&format!("/tasks/{name}/logs"))
         .expect(200)

@@ -7,7 +7,7 @@ use crate::containerd::ForTests;
 use crate::shell::{cargo, step};
 
 /// The plugins that have tests which run natively. Guests that misbehave can only be components.
-const NATIVE_TESTS: [&str; 10] = [
+const NATIVE_TESTS: [&str; 12] = [
     "test",
     "--locked",
     "--package",
@@ -18,6 +18,8 @@ const NATIVE_TESTS: [&str; 10] = [
     "taskwright-plugin-sidecar",
     "--package",
     "taskwright-plugin-container",
+    "--package",
+    "taskwright-plugin-script",
 ];
 
 /// Check, the daemon, then every test.

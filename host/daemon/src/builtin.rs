@@ -33,3 +33,6 @@ pub(crate) const ALL: [Builtin; 3] = [
         grants: &[Capability::Container],
     },
 ];
+
+/// The engine of scripts: no runtime by itself, but with each script of a plugin folder.
+pub(crate) const SCRIPT_ENGINE: &[u8] = include_bytes!(env!("BUILTIN_SCRIPT"));

@@ -1,10 +1,11 @@
 //! The plugin folders: what is in them, what it is lent, and what becomes of a change.
 //!
-//! `NAME.wasm` is the plugin NAME; `NAME.toml` beside it says what the operator lends it. The
-//! names of the files are the operator's word: a component that calls itself something else is
-//! refused, so that no file takes the place or the grants of another.
+//! `NAME.wasm` or the script `NAME.rhai` is the plugin NAME; `NAME.toml` beside it says what the
+//! operator lends it. The names of the files are the operator's word: a component that calls
+//! itself something else is refused, so that no file takes the place or the grants of another.
 
 pub(crate) mod lent;
+pub(crate) mod script;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ const MOST_LENT_BYTES: u64 = 256 << 10;
 /// A plugin as it lies in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
+    /// The component or the script.
     component: PathBuf,
     lent: Option<PathBuf>,
     /// Changes whenever a file does.
@@ -187,7 +189,8 @@ impl Folders {
     }
 }
 
-/// Every plugin of the folders, by name. Of two of one name the first folder's counts.
+/// Every plugin of the folders, by name. Of two of one name the first folder's counts, and in one
+/// folder the component's.
 fn look(folders: &[PathBuf]) -> BTreeMap<String, Found> {
     let mut all = BTreeMap::new();
     for folder in folders {
@@ -202,8 +205,8 @@ fn look(folders: &[PathBuf]) -> BTreeMap<String, Found> {
             .flatten()
             .take(MOST_ENTRIES)
             .map(|entry| entry.path());
-        let mut components: Vec<PathBuf> = paths.filter(|path| is_component(path)).collect();
-        components.sort();
+        let mut components: Vec<PathBuf> = paths.filter(|path| is_plugin(path)).collect();
+        components.sort_by_cached_key(|path| (script::is_script(path), path.clone()));
         for component in components {
             let Some(name) = component.file_stem().and_then(|stem| stem.to_str()) else {
                 continue;
@@ -228,11 +231,12 @@ fn look(folders: &[PathBuf]) -> BTreeMap<String, Found> {
     all
 }
 
-fn is_component(path: &Path) -> bool {
+fn is_plugin(path: &Path) -> bool {
     let hidden = path
         .file_name()
         .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && path.extension().is_some_and(|end| end == "wasm")
+    let is_component = path.extension().is_some_and(|end| end == "wasm");
+    !hidden && (is_component || script::is_script(path))
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -248,15 +252,23 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 /// Reads a plugin and what it is lent.
 fn source(name: &str, found: &Found) -> anyhow::Result<PluginSource> {
-    let component = read(&found.component, MOST_COMPONENT_BYTES)?;
+    let path = &found.component;
     let lent = match &found.lent {
         Some(path) => read_lent(path)?,
         None => Lent::default(),
     };
+    let (component, script) = if script::is_script(path) {
+        script::check_lent(&lent.grants)?;
+        let text = script::script(path, read(path, script::MOST_BYTES)?)?;
+        (script::engine(), Some(text))
+    } else {
+        (read(path, MOST_COMPONENT_BYTES)?.into(), None)
+    };
     Ok(PluginSource {
         name: name.to_owned(),
-        origin: found.component.display().to_string(),
-        component: component.into(),
+        origin: path.display().to_string(),
+        component,
+        script,
         grants: lent.grants,
         limits: lent.limits,
     })
@@ -361,6 +373,8 @@ mod tests {
             ".hidden.wasm",
             "notes.txt",
             "c.toml",
+            "a.rhai",
+            "e.rhai",
         ] {
             std::fs::write(first.path().join(name), name).unwrap();
         }
@@ -368,12 +382,15 @@ mod tests {
         std::fs::write(second.path().join("d.wasm"), "d").unwrap();
         let folders = [first.path().to_owned(), second.path().to_owned()];
         let found = look(&folders);
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b", "d"]);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b", "d", "e"]);
         assert_eq!(found["a"].component, first.path().join("a.wasm"));
         assert_eq!(found["b"].lent, Some(first.path().join("b.toml")));
         assert_eq!(found["a"].lent, None);
         let source = source("a", &found["a"]).unwrap();
-        assert_eq!(&*source.component, b"a.wasm");
+        assert_eq!(
+            (&*source.component, &source.script),
+            (&b"a.wasm"[..], &None)
+        );
         std::fs::write(first.path().join("b.toml"), "changed").unwrap();
         let changed = look(&folders);
         assert_ne!(changed["b"], found["b"]);
@@ -391,6 +408,41 @@ mod tests {
         for other in [pipe, directory] {
             let error = read(&other, 1).unwrap_err();
             assert!(format!("{error:#}").contains("no file"), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_script_comes_with_its_engine_and_under_settings_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).unwrap();
+        put("a.rhai", b"fn start(task) {}");
+        put("a.toml", b"[settings]\nlevel = 3\n");
+        let read = || source("a", &look(&[folder.path().to_owned()])["a"]);
+        let source = read().unwrap();
+        assert_eq!(&*source.component, crate::builtin::SCRIPT_ENGINE);
+        let script = source.script.unwrap();
+        assert_eq!(
+            (&*script.file, &*script.text),
+            ("a.rhai", "fn start(task) {}")
+        );
+        for (name, text, why) in [
+            (
+                "a.toml",
+                &b"[settings]\nscript = \"x\"\n"[..],
+                "settings.script is",
+            ),
+            (
+                "a.toml",
+                b"[settings]\nscript-file = \"x\"\n",
+                "settings.script-file is",
+            ),
+            ("a.toml", b"", ""),
+            ("a.rhai", b"\xff", "a.rhai is no UTF-8"),
+            ("a.rhai", &[b' '; 200 << 10], "at most 131072 are read"),
+        ] {
+            put(name, text);
+            let told = read().err().map(|error| format!("{error:#}"));
+            assert!(told.unwrap_or_default().contains(why), "{why}");
         }
     }
 

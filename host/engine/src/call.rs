@@ -27,6 +27,8 @@ use crate::machine::Engine;
 const MOST_NAMED: usize = 4;
 /// Bytes of a guest's last words in the message of a trap.
 const MOST_LAST_WORDS: usize = 400;
+/// What a Rust guest prints that did not mean to give up.
+const PANIC: &str = "panicked at";
 
 /// Why a call gave no answer, and whose fault that was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,6 +236,13 @@ fn explain(error: &wasmtime::Error, store: &Store<CallState>) -> CallError {
         return CallError::Host(panic.to_string());
     }
     let state = store.data();
+    let mut said = state.stderr.last_words();
+    cut(&mut said, MOST_LAST_WORDS);
+    let gave_up = error.downcast_ref::<Trap>() == Some(&Trap::UnreachableCodeReached);
+    if gave_up && !said.is_empty() && !said.contains(PANIC) {
+        // It said why and gave up: where in its machine code that was helps nobody.
+        return CallError::Plugin(crate::convert::text(said));
+    }
     let mut sentence = if let Some(budget) = error.downcast_ref::<CpuBudget>() {
         budget.to_string()
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
@@ -263,9 +272,7 @@ fn explain(error: &wasmtime::Error, store: &Store<CallState>) -> CallError {
             sentence.push_str(&names.join(" < "));
         }
     }
-    let mut said = state.stderr.last_words();
     if !said.is_empty() {
-        cut(&mut said, MOST_LAST_WORDS);
         sentence.push_str("; it said: ");
         sentence.push_str(&said);
     }

@@ -38,6 +38,8 @@ pub mod world;
 pub use compile::{CompileError, Compiler, InProcessCompiler, compile_component};
 pub use import::{Containers, Host};
 pub use limits::{CallLimits, MOST_MEMORY_BYTES};
-pub use load::{Inspection, LoadError, LoadFault, MOST_COMPONENT_BYTES, PluginSource, inspect};
+pub use load::{
+    Inspection, LoadError, LoadFault, MOST_COMPONENT_BYTES, PluginSource, Script, inspect,
+};
 pub use machine::{Engine, EngineConfig, EngineError};
 pub use strategy::Runtimes;

@@ -42,10 +42,34 @@ pub struct PluginSource {
     pub origin: String,
     /// The component.
     pub component: Arc<[u8]>,
+    /// What the component is to run, if it is an engine of scripts.
+    pub script: Option<Script>,
     /// What the operator lends it.
     pub grants: Grants,
     /// What one of its calls may use, where that is not what the engine's calls may.
     pub limits: Option<CallLimits>,
+}
+
+/// A text that an engine of scripts runs. The engine reads both as settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// The name of its file, for messages.
+    pub file: String,
+    /// The text.
+    pub text: Arc<str>,
+}
+
+impl Script {
+    /// The setting that hands over [`Script::text`].
+    pub const TEXT: &str = "script";
+    /// The setting that hands over [`Script::file`].
+    pub const FILE: &str = "script-file";
+
+    /// The digest of a plugin that is this script on a component of this digest.
+    fn digest(&self, component: &str) -> String {
+        let both = Sha256::new_with_prefix(component).chain_update(self.text.as_bytes());
+        hex::encode(both.finalize())
+    }
 }
 
 /// Why a plugin was not loaded.
@@ -183,7 +207,7 @@ pub(crate) async fn load(
     engine: &Engine,
     compiler: &dyn Compiler,
     host: &Arc<Host>,
-    source: PluginSource,
+    mut source: PluginSource,
 ) -> Result<Loaded, LoadFault> {
     let name = RuntimeName::parse(&source.name)?;
     let inspection = inspect(Arc::clone(&source.component), &source.name, &source.grants).await?;
@@ -199,6 +223,14 @@ pub(crate) async fn load(
         .and_then(RuntimePluginPre::new)
         .map_err(does_not_fit)?;
 
+    // Compiled code is the component's alone; what people compare is the script's, too.
+    let mut digest = inspection.digest;
+    if let Some(script) = source.script {
+        digest = script.digest(&digest);
+        let settings = &mut source.grants.settings;
+        settings.insert(Script::TEXT.to_owned(), script.text.to_string());
+        settings.insert(Script::FILE.to_owned(), script.file);
+    }
     let identity = Arc::new(Identity {
         name,
         grants: source.grants,
@@ -216,7 +248,7 @@ pub(crate) async fn load(
         version: described.version,
         kinds: described.kinds,
         source: source.origin,
-        digest: inspection.digest,
+        digest,
         exports: inspection.profile.exports,
         imports: inspection.profile.imports,
         grants: identity

@@ -12,12 +12,16 @@ fn main() {
         ["misbehave", "relay"].map(|name| root.join("tests/guests").join(name));
     let packages = [
         "taskwright-plugin-process",
+        "taskwright-plugin-script",
         "taskwright-guest-misbehave",
         "taskwright-guest-relay",
     ];
     match taskwright_guest_build::build(&plugins, &[&misbehave, &relay, &wit], &packages) {
         Ok(built) => {
-            for (name, guest) in ["PROCESS", "MISBEHAVE", "RELAY"].iter().zip(built) {
+            for (name, guest) in ["PROCESS", "SCRIPT", "MISBEHAVE", "RELAY"]
+                .iter()
+                .zip(built)
+            {
                 println!(
                     "cargo::rustc-env=GUEST_{name}={}",
                     guest.component.display()

@@ -321,6 +321,7 @@ async fn load_plugins(
             name: plugin.name.to_owned(),
             origin: BUILT_IN.to_owned(),
             component: plugin.component.into(),
+            script: None,
             grants: grants(plugin, config),
             limits: None,
         };

@@ -233,7 +233,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
     setting("drain-timeout", "drain-timeout", Some(env::DRAIN_TIMEOUT), Time, Some("30s"), Ours,
         "How long requests in flight may take when the daemon stops"),
     setting("plugin-dir", "plugin-dir", Some(env::PLUGIN_DIR), Paths, None, Ours,
-        "Folders with plugins beside the built-in ones: NAME.wasm, and NAME.toml with what it is lent; watched"),
+        "Folders with plugins beside the built-in ones: NAME.wasm or the script NAME.rhai, and NAME.toml with what it is lent; watched"),
     setting("limits.max-running", "max-running", Some(env::MAX_RUNNING), Count, Some("10000"), Ours,
         "How many tasks run at once; the others wait for their turn"),
     setting("limits.max-tasks", "max-tasks", Some(env::MAX_TASKS), Count, Some("100000"), Ours,

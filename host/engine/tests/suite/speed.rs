@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use taskwright_control::port::{Strategies, StrategyEvent, StrategyTask, UnitEnded};
 use taskwright_engine::CallLimits;
-use taskwright_model::{EnvVar, ExitStatus, UnitName, Work};
+use taskwright_model::{EnvVar, ExitStatus, RuntimeName, UnitName, Work};
 
-use crate::support::{Bench, command, given, process};
+use crate::support::{Bench, command, given, process, script};
 
 const ROUNDS: usize = 5000;
 
@@ -89,4 +89,37 @@ async fn calls_and_loads() {
             .unwrap();
     })
     .await;
+}
+
+/// The example that a script is compared with the component by.
+const POLITE: &str = include_str!("../../../../examples/scripts/polite.rhai");
+
+#[tokio::test]
+#[ignore = "a measurement, not a claim"]
+#[expect(clippy::print_stderr, reason = "the table is what it is run for")]
+async fn scripts() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let bench = Bench::with(CallLimits::default(), folder);
+    bench.runtimes.load(process()).await.unwrap();
+    let since = Instant::now();
+    bench.runtimes.load(script(POLITE)).await.unwrap();
+    eprintln!("{:24} {:>13.1?}", "load, empty cache", since.elapsed());
+    let since = Instant::now();
+    bench.runtimes.load(script(POLITE)).await.unwrap();
+    eprintln!("{:24} {:>13.1?}", "load, compiled before", since.elapsed());
+    let runtimes = &bench.runtimes;
+    let by_component = kilobyte();
+    let mut task = (*by_component.task).clone();
+    task.runtime = RuntimeName::parse("wrap").unwrap();
+    let by_script = given(task);
+    for (name, task) in [("component", by_component), ("script", by_script)] {
+        measure(&format!("validate, {name}"), async || {
+            runtimes.validate(task.clone()).await.unwrap();
+        })
+        .await;
+        measure(&format!("start, {name}"), async || {
+            runtimes.start(task.clone()).await.unwrap();
+        })
+        .await;
+    }
 }

@@ -13,13 +13,13 @@ use taskwright_capability::{Capability, Grants};
 use taskwright_control::port::{Stepped, Strategies, StrategyTask};
 use taskwright_engine::{
     CallLimits, CompileError, Compiler, Engine, EngineConfig, Host, LoadError, PluginSource,
-    Runtimes, compile_component,
+    Runtimes, Script, compile_component,
 };
 use taskwright_model::{
     Attempt, AttemptNumber, EnvVar, Namespace, ProcessSpec, RetryPolicy, RuntimeName, Task, TaskId,
     TaskKey, TaskName, TaskSpec, TimeLimits, Timestamp, Work,
 };
-use taskwright_test_guests::{MISBEHAVE, PROCESS};
+use taskwright_test_guests::{MISBEHAVE, PROCESS, SCRIPT};
 
 /// The limits of most tests: a guest that never ends is to end soon.
 pub(crate) fn tight() -> CallLimits {
@@ -109,6 +109,22 @@ pub(crate) fn process() -> PluginSource {
         name: "process".to_owned(),
         origin: "built-in".to_owned(),
         component: PROCESS.into(),
+        script: None,
+        grants: Grants::of(&[Capability::Process]),
+        limits: None,
+    }
+}
+
+/// This text as the runtime `wrap`.
+pub(crate) fn script(text: &str) -> PluginSource {
+    PluginSource {
+        name: "wrap".to_owned(),
+        origin: "wrap.rhai".to_owned(),
+        component: SCRIPT.into(),
+        script: Some(Script {
+            file: "wrap.rhai".to_owned(),
+            text: text.into(),
+        }),
         grants: Grants::of(&[Capability::Process]),
         limits: None,
     }
@@ -124,6 +140,7 @@ pub(crate) fn misbehaving(settings: &[(&str, &str)]) -> PluginSource {
         name: "misbehave".to_owned(),
         origin: "misbehave.wasm".to_owned(),
         component: MISBEHAVE.into(),
+        script: None,
         grants,
         limits: None,
     }

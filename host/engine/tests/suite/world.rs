@@ -68,6 +68,7 @@ async fn refused(component: Vec<u8>, grants: &[Capability]) -> String {
         name: "odd".to_owned(),
         origin: "odd.wasm".to_owned(),
         component: component.into(),
+        script: None,
         grants: Grants::of(grants),
         limits: None,
     };

@@ -6,6 +6,9 @@
 /// The built-in runtime for commands (`plugins/process`).
 pub const PROCESS: &[u8] = include_bytes!(env!("GUEST_PROCESS"));
 
+/// The engine of scripts (`plugins/script`).
+pub const SCRIPT: &[u8] = include_bytes!(env!("GUEST_SCRIPT"));
+
 /// A good runtime as others write them, for commands (`tests/guests/relay`).
 pub const RELAY: &[u8] = include_bytes!(env!("GUEST_RELAY"));
 

@@ -1,0 +1,88 @@
+//! Scripts on their engine: what is told of them, and what is kept.
+
+use std::sync::Arc;
+
+use taskwright_control::port::{PluginInfo, Strategies as _};
+use taskwright_engine::{LoadError, PluginSource, Script};
+use taskwright_model::{RuntimeName, Task};
+
+use crate::support::{Bench, command, given, said, script};
+
+const WRAP: &str = r#"
+fn describe() { #{ version: "7" } }
+fn start(task) { #{ argv: ["nice"] + task.command } }
+"#;
+
+fn for_script(argv: &[&str]) -> Task {
+    let mut task = command(argv);
+    task.runtime = RuntimeName::parse("wrap").unwrap();
+    task
+}
+
+async fn load(bench: &Bench, text: &str) -> Result<PluginInfo, LoadError> {
+    bench.runtimes.load(script(text)).await
+}
+
+#[tokio::test]
+async fn a_script_is_the_runtime_of_its_files_name() {
+    let bench = Bench::new();
+    let info = load(&bench, WRAP).await.unwrap();
+    assert_eq!((&*info.name, &*info.version), ("wrap", "7"));
+    assert!(info.imports.iter().any(|one| one.contains("process")));
+    for beyond in ["namespace", "container", "files"] {
+        assert!(!info.imports.iter().any(|one| one.contains(beyond)));
+    }
+    let task = given(for_script(&["true"]));
+    assert!(
+        bench
+            .runtimes
+            .validate(task.clone())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let stepped = bench.runtimes.start(task).await.unwrap();
+    assert!(stepped.process.is_some());
+    let spawned = bench.processes.spawned();
+    assert_eq!(spawned.last().unwrap().argv, ["nice", "true"]);
+}
+
+#[tokio::test]
+async fn another_text_has_another_digest_and_the_same_code() {
+    let bench = Bench::new();
+    let first = load(&bench, WRAP).await.unwrap();
+    let again = load(&bench, WRAP).await.unwrap();
+    let other = load(&bench, &WRAP.replace('7', "8")).await.unwrap();
+    assert_eq!(first.digest, again.digest);
+    assert_ne!(first.digest, other.digest);
+    assert_eq!(bench.compiler.runs(), 1);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_what_the_script_says_and_nothing_else() {
+    let bench = Bench::new();
+    let error = load(&bench, "fn start(task) {\n    let a = ;\n}")
+        .await
+        .unwrap_err();
+    let told = said(&error);
+    let place = "it could not describe itself: wrap.rhai:2:13: ";
+    assert!(
+        told.contains(place) && told.ends_with(": `let a = ;`"),
+        "{told}"
+    );
+    let text = "fn describe() { #{ version: \"1\" } }\nfn start(task) { lap(3) }";
+    load(&bench, text).await.unwrap();
+    let task = given(for_script(&["true"]));
+    let told = bench.runtimes.validate(task).await.unwrap_err().to_string();
+    assert!(
+        told.contains("wrap.rhai:2:18: Function not found: lap"),
+        "{told}"
+    );
+    let nothing = PluginSource {
+        script: None::<Script>,
+        component: Arc::clone(&script("").component),
+        ..script("")
+    };
+    let told = said(&bench.runtimes.load(nothing).await.unwrap_err());
+    assert!(told.contains("there is no script"), "{told}");
+}

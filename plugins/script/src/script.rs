@@ -1,0 +1,263 @@
+//! A script: read, held within bounds, and asked.
+//!
+//! It has functions and nothing else: no imports, no `eval`, no files, no clock, no randomness,
+//! and no memory between calls. So the same task gives the same answer, and a start can be tried
+//! when a task is submitted.
+
+use std::fmt;
+
+use rhai::packages::{
+    BasicArrayPackage, BasicMapPackage, BasicMathPackage, CorePackage, LogicPackage,
+    MoreStringPackage, Package as _,
+};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, ParseError, Position, Scope};
+use taskwright_plugin_sdk::command::{self, KIND};
+use taskwright_plugin_sdk::{Description, Problem, SpawnRequest, Task};
+
+use crate::value;
+
+/// Steps of one call of a script. A start takes some dozens.
+const MOST_OPERATIONS: u64 = 500_000;
+/// Functions that wait for each other.
+const MOST_CALL_LEVELS: usize = 32;
+/// Parts within parts of one expression, outside and inside of functions.
+const MOST_DEPTHS: (usize, usize) = (64, 64);
+/// Bytes of one text: those of the largest task.
+const MOST_TEXT_BYTES: usize = 1 << 20;
+/// Elements of one list, with those of the lists in it.
+const MOST_ELEMENTS: usize = 100_000;
+/// Keys of one map, with those of the maps in it.
+const MOST_KEYS: usize = 10_000;
+/// Characters of a line that are shown with what is wrong with it.
+const MOST_SHOWN: usize = 120;
+
+/// What a script may ask for beside its task.
+pub(crate) struct Surroundings {
+    /// What the operator set.
+    pub(crate) setting: fn(&str) -> Option<String>,
+    /// Where it prints.
+    pub(crate) print: fn(&str),
+}
+
+/// Why a script gave no answer.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Fault {
+    /// It does not want the task: it threw a text.
+    Refused(String),
+    /// Something is wrong with the script.
+    Broken(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(sentence) | Self::Broken(sentence) => f.write_str(sentence),
+        }
+    }
+}
+
+/// A script that can be asked.
+pub(crate) struct Script {
+    engine: Engine,
+    functions: AST,
+    file: String,
+    text: String,
+}
+
+impl Script {
+    /// Reads a script.
+    ///
+    /// # Errors
+    /// [`Fault::Broken`] with the file, the line and what stands there.
+    pub(crate) fn read(
+        file: String,
+        text: String,
+        surroundings: Surroundings,
+    ) -> Result<Self, Fault> {
+        let engine = engine(surroundings);
+        match engine.compile(&text) {
+            Ok(functions) => Ok(Self {
+                engine,
+                functions,
+                file,
+                text,
+            }),
+            Err(ParseError(kind, position)) => Err(Fault::Broken(told(
+                &file,
+                &text,
+                position,
+                &kind.to_string(),
+            ))),
+        }
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// [`Fault`], also when it lacks a function or has something beside functions.
+    pub(crate) fn describe(&self) -> Result<Description, Fault> {
+        if let Some(beside) = self.functions.statements().first() {
+            let why = "stands beside functions, where nobody would run it";
+            return Err(Fault::Broken(told(
+                &self.file,
+                &self.text,
+                beside.position(),
+                why,
+            )));
+        }
+        for (function, parameters) in [("describe", 0), ("start", 1)] {
+            if !self.has(function, parameters) {
+                let words = ["", "task"].get(parameters).unwrap_or(&"");
+                return Err(self.broken(&format!("there is no `fn {function}({words})`")));
+            }
+        }
+        let name = self
+            .file
+            .rsplit_once('.')
+            .map_or(&*self.file, |parts| parts.0);
+        let said = self.call("describe", None)?;
+        value::description(name, said).map_err(|why| self.broken(&format!("describe() {why}")))
+    }
+
+    /// Everything that keeps a task from being started, all of it at once.
+    ///
+    /// # Errors
+    /// [`Fault::Broken`].
+    pub(crate) fn problems(&self, task: &Task) -> Result<Vec<Problem>, Fault> {
+        let mut found = Vec::new();
+        if task.kind == KIND {
+            found.extend(command::problems(task));
+        }
+        if self.has("validate", 1) {
+            match self.call("validate", Some(task)) {
+                Ok(said) => found.extend(
+                    value::problems(said)
+                        .map_err(|why| self.broken(&format!("validate(task) {why}")))?,
+                ),
+                Err(Fault::Refused(sentence)) => found.push(command::problem("", &sentence)),
+                Err(broken) => return Err(broken),
+            }
+        } else if !task.config.is_empty() && self.describe()?.config_schema.is_empty() {
+            found.push(command::problem(
+                "/config",
+                "means nothing to this runtime: leave it out, or name another runtime",
+            ));
+        }
+        if !found.is_empty() {
+            // The start may count on what was asked for.
+            return Ok(found);
+        }
+        match self.request(task) {
+            Ok(_) => {}
+            Err(Fault::Refused(sentence)) => found.push(command::problem("", &sentence)),
+            Err(broken) => return Err(broken),
+        }
+        Ok(found)
+    }
+
+    /// What it wants to be started for a task.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(crate) fn request(&self, task: &Task) -> Result<SpawnRequest, Fault> {
+        let said = self.call("start", Some(task))?;
+        value::request(said, task).map_err(|why| self.broken(&format!("start(task) {why}")))
+    }
+
+    fn has(&self, function: &str, parameters: usize) -> bool {
+        let mut functions = self.functions.iter_functions();
+        functions.any(|found| found.name == function && found.params.len() == parameters)
+    }
+
+    fn call(&self, function: &str, task: Option<&Task>) -> Result<Dynamic, Fault> {
+        let task = task.map(value::task).transpose().map_err(Fault::Broken)?;
+        let options = CallFnOptions::new().eval_ast(false);
+        let mut scope = Scope::new();
+        let functions = &self.functions;
+        let answer = match task {
+            Some(task) => self.engine.call_fn_with_options::<Dynamic>(
+                options,
+                &mut scope,
+                functions,
+                function,
+                (task,),
+            ),
+            None => self.engine.call_fn_with_options::<Dynamic>(
+                options,
+                &mut scope,
+                functions,
+                function,
+                (),
+            ),
+        };
+        answer.map_err(|error| self.fault(*error))
+    }
+
+    /// What went wrong, where in the script it went wrong.
+    fn fault(&self, error: EvalAltResult) -> Fault {
+        let mut error = error;
+        let mut position = error.position();
+        while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) = error {
+            error = *inner;
+            if !error.position().is_none() {
+                position = error.position();
+            }
+        }
+        error.set_position(Position::NONE);
+        match error {
+            EvalAltResult::ErrorRuntime(thrown, _) if thrown.is_string() => {
+                Fault::Refused(thrown.to_string())
+            }
+            error => Fault::Broken(told(&self.file, &self.text, position, &error.to_string())),
+        }
+    }
+
+    fn broken(&self, what: &str) -> Fault {
+        Fault::Broken(format!("{}: {what}", self.file))
+    }
+}
+
+/// An engine within bounds. Made for each call, so it knows only what scripts need.
+fn engine(surroundings: Surroundings) -> Engine {
+    let mut engine = Engine::new_raw();
+    CorePackage::new().register_into_engine(&mut engine);
+    LogicPackage::new().register_into_engine(&mut engine);
+    BasicMathPackage::new().register_into_engine(&mut engine);
+    BasicArrayPackage::new().register_into_engine(&mut engine);
+    BasicMapPackage::new().register_into_engine(&mut engine);
+    MoreStringPackage::new().register_into_engine(&mut engine);
+    engine
+        .set_max_operations(MOST_OPERATIONS)
+        .set_max_call_levels(MOST_CALL_LEVELS)
+        .set_max_expr_depths(MOST_DEPTHS.0, MOST_DEPTHS.1)
+        .set_max_string_size(MOST_TEXT_BYTES)
+        .set_max_array_size(MOST_ELEMENTS)
+        .set_max_map_size(MOST_KEYS)
+        .set_strict_variables(true)
+        .disable_symbol("eval");
+    let Surroundings { setting, print } = surroundings;
+    engine.register_fn("setting", move |key: &str| {
+        setting(key).map_or(Dynamic::UNIT, Dynamic::from)
+    });
+    engine.on_print(print);
+    engine.on_debug(move |line, _, _| print(line));
+    engine
+}
+
+/// `FILE:LINE:COLUMN: what is wrong`, and the line itself.
+fn told(file: &str, text: &str, position: Position, what: &str) -> String {
+    let Some(number) = position.line() else {
+        return format!("{file}: {what}");
+    };
+    let column = position.position().unwrap_or(1);
+    let mut told = format!("{file}:{number}:{column}: {what}");
+    let line = text.lines().nth(number.saturating_sub(1)).map(str::trim);
+    if let Some(line) = line.filter(|line| !line.is_empty()) {
+        let shown: String = line.chars().take(MOST_SHOWN).collect();
+        told.push_str(&format!(": `{shown}`"));
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests;

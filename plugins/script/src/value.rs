@@ -1,0 +1,250 @@
+//! What a script is told and what it answers, as its values and as the host's.
+
+use rhai::{Array, Dynamic, ImmutableString, Map};
+use serde_json::Value;
+use taskwright_plugin_sdk::command::{self, KIND};
+use taskwright_plugin_sdk::{Description, EnvVar, Problem, SpawnRequest, Task};
+
+/// A task, as a script sees it.
+///
+/// # Errors
+/// When the host hands over something that is no JSON.
+pub(crate) fn task(task: &Task) -> Result<Map, String> {
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Dynamic| map.insert(key.into(), value);
+    put("id", task.id.clone().into());
+    put("name", task.name.clone().into());
+    put("namespace", task.namespace.clone().into());
+    put("attempt", i64::from(task.attempt).into());
+    put("kind", task.kind.clone().into());
+    let command = task.process.as_ref();
+    let words = |words: Option<&Vec<String>>| -> Dynamic {
+        let words = words.into_iter().flatten().cloned();
+        words.map(Dynamic::from).collect::<Array>().into()
+    };
+    put("command", words(command.map(|command| &command.command)));
+    put("args", words(command.map(|command| &command.args)));
+    let env = command.into_iter().flat_map(|command| &command.env);
+    let env = env.map(|variable| (variable.name.as_str().into(), variable.value.clone().into()));
+    put("env", env.collect::<Map>().into());
+    let directory = command.and_then(|command| command.working_dir.clone());
+    put("working_dir", directory.map_or(Dynamic::UNIT, Into::into));
+    let labels = task.labels.iter();
+    let labels = labels.map(|(key, value)| (key.as_str().into(), value.clone().into()));
+    put("labels", labels.collect::<Map>().into());
+    put("config", document("config", &task.config)?);
+    put("document", document("document", &task.document)?);
+    Ok(map)
+}
+
+/// A JSON text that may be missing, which is an empty map then.
+fn document(what: &str, text: &str) -> Result<Dynamic, String> {
+    if text.is_empty() {
+        return Ok(Map::new().into());
+    }
+    let read = serde_json::from_str(text).map_err(|error| format!("the task's {what}: {error}"))?;
+    Ok(from_json(read))
+}
+
+fn from_json(value: Value) -> Dynamic {
+    match value {
+        Value::Null => Dynamic::UNIT,
+        Value::Bool(value) => value.into(),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => whole.into(),
+            (None, Some(fraction)) => fraction.into(),
+            (None, None) => Dynamic::UNIT,
+        },
+        Value::String(text) => text.into(),
+        Value::Array(list) => list.into_iter().map(from_json).collect::<Array>().into(),
+        Value::Object(map) => {
+            let entries = map.into_iter();
+            let entries = entries.map(|(key, value)| (key.into(), from_json(value)));
+            entries.collect::<Map>().into()
+        }
+    }
+}
+
+fn to_json(value: Dynamic) -> Result<Value, String> {
+    if value.is_unit() {
+        return Ok(Value::Null);
+    }
+    let value = match value.as_bool() {
+        Ok(truth) => return Ok(truth.into()),
+        Err(_) => value,
+    };
+    if let Ok(whole) = value.as_int() {
+        return Ok(whole.into());
+    }
+    if let Ok(fraction) = value.as_float() {
+        return Ok(fraction.into());
+    }
+    if value.is_string() {
+        return Ok(text("it", value)?.into());
+    }
+    if value.is_array() {
+        let list = value.cast::<Array>();
+        return list.into_iter().map(to_json).collect();
+    }
+    let map = map("a part of it", value)?.into_iter();
+    let entries = map.map(|(key, value)| Ok((key.to_string(), to_json(value)?)));
+    entries
+        .collect::<Result<serde_json::Map<_, _>, String>>()
+        .map(Value::Object)
+}
+
+/// What `describe()` gave. The name is that of the file.
+///
+/// # Errors
+/// What is wrong with it, to be read after `describe()`.
+pub(crate) fn description(name: &str, said: Dynamic) -> Result<Description, String> {
+    let mut said = Keys::of(said)?;
+    let version = match said.take("version") {
+        Some(version) => text("version", version)?,
+        None => return Err("lacks `version`".to_owned()),
+    };
+    let kinds = match said.take("kinds") {
+        Some(kinds) => words("kinds", kinds)?,
+        None => vec![KIND.to_owned()],
+    };
+    let config_schema = match said.take("config_schema") {
+        None => String::new(),
+        Some(schema) if schema.is_string() => text("config_schema", schema)?,
+        Some(schema) => to_json(schema)
+            .map_err(|why| format!("has a config_schema that is no JSON: {why}"))?
+            .to_string(),
+    };
+    said.end("version, kinds and config_schema")?;
+    Ok(Description {
+        name: name.to_owned(),
+        version,
+        kinds,
+        config_schema,
+    })
+}
+
+/// What `validate(task)` gave: a list of texts, and of maps with `field` and `message`.
+///
+/// # Errors
+/// What is wrong with it, to be read after `validate(task)`.
+pub(crate) fn problems(said: Dynamic) -> Result<Vec<Problem>, String> {
+    if said.is_unit() {
+        return Ok(Vec::new());
+    }
+    let problem = |(index, said): (usize, Dynamic)| {
+        let place = format!("problem {index}");
+        if said.is_string() {
+            return Ok(command::problem("", &text(&place, said)?));
+        }
+        let mut said = Keys::of(said)?;
+        let mut word = |key| match said.take(key) {
+            Some(value) => text(key, value),
+            None => Err(format!("gave a problem without `{key}`")),
+        };
+        Ok(command::problem(&word("field")?, &word("message")?))
+    };
+    let list = list("its answer", said)?;
+    list.into_iter().enumerate().map(problem).collect()
+}
+
+/// What `start(task)` gave. What it does not say of variables and directory is the task's own.
+///
+/// # Errors
+/// What is wrong with it, to be read after `start(task)`.
+pub(crate) fn request(said: Dynamic, task: &Task) -> Result<SpawnRequest, String> {
+    let mut said = Keys::of(said)?;
+    let argv = match said.take("argv") {
+        Some(argv) => words("argv", argv)?,
+        None => return Err("lacks `argv`: what to run, as a list of texts".to_owned()),
+    };
+    if argv.is_empty() {
+        return Err("gave an empty `argv`: its first word is the program".to_owned());
+    }
+    let own = task.process.as_ref();
+    let env = match said.take("env") {
+        None => own.map(|command| command.env.clone()).unwrap_or_default(),
+        Some(env) => map("env", env)?
+            .into_iter()
+            .map(|(name, value)| {
+                let value = word(&format!("env.{name}"), value)?;
+                let name = name.to_string();
+                Ok(EnvVar { name, value })
+            })
+            .collect::<Result<_, String>>()?,
+    };
+    let working_dir = match said.take("working_dir") {
+        None => own.and_then(|command| command.working_dir.clone()),
+        Some(directory) if directory.is_unit() => None,
+        Some(directory) => Some(text("working_dir", directory)?),
+    };
+    let mut extra = Vec::new();
+    if let Some(descendants) = said.take("descendants") {
+        extra.push(("descendants".to_owned(), text("descendants", descendants)?));
+    }
+    said.end("argv, env, working_dir and descendants")?;
+    Ok(SpawnRequest {
+        argv,
+        env,
+        working_dir,
+        extra,
+    })
+}
+
+/// The keys of an answer, each to be taken once.
+struct Keys(Map);
+
+impl Keys {
+    fn of(said: Dynamic) -> Result<Self, String> {
+        map("its answer", said).map(Self)
+    }
+
+    fn take(&mut self, key: &str) -> Option<Dynamic> {
+        self.0.remove(key)
+    }
+
+    /// Nothing else may be there, lest a slip of the pen be ignored.
+    fn end(self, known: &str) -> Result<(), String> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(key) => Err(format!(
+                "gave `{key}`, which means nothing; there is {known}"
+            )),
+        }
+    }
+}
+
+fn wrong(place: &str, value: &Dynamic, wanted: &str) -> String {
+    let kind = value.type_name();
+    let kind = kind.rsplit("::").next().unwrap_or(kind);
+    format!("gave {place} as {kind}, {wanted} is wanted")
+}
+
+fn map(place: &str, value: Dynamic) -> Result<Map, String> {
+    let problem = wrong(place, &value, "a map");
+    value.try_cast::<Map>().ok_or(problem)
+}
+
+fn list(place: &str, value: Dynamic) -> Result<Array, String> {
+    let problem = wrong(place, &value, "a list");
+    value.into_array().map_err(|_| problem)
+}
+
+fn text(place: &str, value: Dynamic) -> Result<String, String> {
+    let problem = wrong(place, &value, "text");
+    let text = value.try_cast::<ImmutableString>().ok_or(problem)?;
+    Ok(text.into_owned())
+}
+
+/// A text, or a whole number as one.
+fn word(place: &str, value: Dynamic) -> Result<String, String> {
+    match value.as_int() {
+        Ok(number) => Ok(number.to_string()),
+        Err(_) => text(place, value),
+    }
+}
+
+fn words(place: &str, value: Dynamic) -> Result<Vec<String>, String> {
+    let list = list(place, value)?.into_iter().enumerate();
+    let words = list.map(|(index, value)| word(&format!("{place}[{index}]"), value));
+    words.collect()
+}

@@ -1,0 +1,255 @@
+//! Scripts in the plugin folder: a text file is a runtime, and what is wrong with it is told
+//! with its line.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use serde_json::json;
+use taskwright_tests::task::{exit_code, flat};
+use taskwright_tests::{Home, SOON, eventually};
+
+use crate::plugins::{Folder, LENT, on, printed};
+
+const POLITE: &str = include_str!("../../examples/scripts/polite.rhai");
+const POLITE_LENT: &str = include_str!("../../examples/scripts/polite.toml");
+const BWRAP: &str = include_str!("../../examples/scripts/bwrap.rhai");
+const BWRAP_LENT: &str = include_str!("../../examples/scripts/bwrap.toml");
+
+/// A daemon with these files in its plugin folder. The engine of scripts is large: it is compiled
+/// once, and every daemon finds it compiled.
+fn holding(files: &[(&str, &[u8])]) -> Folder {
+    static COMPILED: OnceLock<Vec<(PathBuf, Vec<u8>)>> = OnceLock::new();
+    let cache = |home: &Home| home.data().join(".taskwright/cache");
+    let compiled = COMPILED.get_or_init(|| {
+        let script = telling(1);
+        let files = [
+            ("tell.rhai", script.as_bytes()),
+            ("tell.toml", LENT.as_bytes()),
+        ];
+        let first = Folder::holding(&files);
+        first.until_serving("tell", "1");
+        let cache = cache(first.daemon.home());
+        let mut kept = Vec::new();
+        for version in std::fs::read_dir(&cache).unwrap() {
+            for file in std::fs::read_dir(version.unwrap().path()).unwrap() {
+                let file = file.unwrap().path();
+                let name = file.strip_prefix(&cache).unwrap().to_owned();
+                kept.push((name, std::fs::read(file).unwrap()));
+            }
+        }
+        kept
+    });
+    let home = Home::new();
+    for (name, code) in compiled {
+        let file = cache(&home).join(name);
+        let private = |folder| DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        private(file.parent().unwrap()).unwrap();
+        std::fs::write(file, code).unwrap();
+    }
+    Folder::holding_in(home, files)
+}
+
+/// A script with this version that starts what an expression says.
+fn script(version: u32, start: &str) -> String {
+    format!(
+        "fn describe() {{ #{{ version: \"{version}\" }} }}\n\nfn start(task) {{\n    {start}\n}}\n"
+    )
+}
+
+/// One that runs the command and tells it of the version.
+fn telling(version: u32) -> String {
+    script(
+        version,
+        &format!("task.env.VERSION = \"{version}\";\n    #{{ argv: task.command, env: task.env }}"),
+    )
+}
+
+#[test]
+fn a_script_that_is_dropped_in_is_a_runtime() {
+    let folder = holding(&[]);
+    let client = folder.client();
+    folder.put("polite.toml", POLITE_LENT);
+    folder.put("polite.rhai", POLITE);
+    folder.until_serving("polite", "1");
+    // The 19th field is the nice level; the name before it holds no space.
+    let level = "cut -d' ' -f19 /proc/self/stat; exit 3";
+    let ended = client.run(&on("polite", "operators", level));
+    assert_eq!(exit_code(&ended), 3, "{ended:#}");
+    assert_eq!(printed(&client, "operators"), "10\n");
+    let mut own = on("polite", "own", level);
+    own["config"] = json!({"nice": 15, "io": "best-effort", "cpus": "0"});
+    client.run(&own);
+    assert_eq!(printed(&client, "own"), "15\n");
+    own["name"] = json!("refused");
+    own["config"] = json!({"nice": 20});
+    let refused = client.post("/tasks", &own).expect(400).json();
+    assert_eq!(
+        refused["details"][0]["field"], "/config/nice",
+        "{refused:#}"
+    );
+    client.get("/tasks/refused").expect(404);
+    let listed = folder.daemon.taskwright(&["plugin", "list"]).expect(0);
+    assert!(listed.stdout.contains("polite.rhai"), "{}", listed.stdout);
+    // The engine by itself is no runtime.
+    client.get("/plugins/script").expect(404);
+}
+
+#[test]
+fn a_task_of_a_script_is_stopped_and_found_again_as_any_other() {
+    let mut folder = holding(&[
+        ("tell.rhai", telling(1).as_bytes()),
+        ("tell.toml", LENT.as_bytes()),
+    ]);
+    let client = folder.client();
+    for name in ["stopped", "found"] {
+        let wait = "until [ -e go ]; do sleep 0.05; done; exit 4";
+        client.submit(&on("tell", name, wait));
+        client.until_state(name, "running", SOON);
+    }
+    client.post("/tasks/stopped/stop", &json!({})).expect(200);
+    let ended = client.until_ended("stopped", SOON);
+    assert_eq!(ended["outcome"]["cause"], "canceled", "{ended:#}");
+    folder.daemon.kill();
+    folder.daemon.start_again();
+    std::fs::write(folder.daemon.task_file("found", "go"), "").unwrap();
+    let ended = client.until_ended("found", SOON);
+    assert_eq!(exit_code(&ended), 4);
+    let mut missing = flat("missing", &["no-such-program"]);
+    missing["runtime"] = json!("tell");
+    assert_eq!(exit_code(&client.run(&missing)), 127);
+}
+
+#[test]
+fn a_changed_script_is_what_runs_and_has_another_digest() {
+    let folder = holding(&[
+        ("tell.rhai", telling(1).as_bytes()),
+        ("tell.toml", LENT.as_bytes()),
+    ]);
+    let client = folder.client();
+    let first = folder.until("tell", |plugin| plugin["version"] == "1");
+    client.run(&on("tell", "first", "echo $VERSION"));
+    assert_eq!(printed(&client, "first"), "1\n");
+    folder.put("tell.rhai", telling(2));
+    let second = folder.until("tell", |plugin| plugin["version"] == "2");
+    assert_ne!(first["digest"], second["digest"]);
+    client.run(&on("tell", "second", "echo $VERSION"));
+    assert_eq!(printed(&client, "second"), "2\n");
+    folder.remove("tell.rhai");
+    eventually(SOON, "it is gone", || {
+        client.get("/plugins/tell").status == 404
+    });
+}
+
+#[test]
+fn a_slip_in_a_script_is_told_with_file_line_and_text_and_the_old_one_serves() {
+    let folder = holding(&[
+        ("tell.rhai", telling(1).as_bytes()),
+        ("tell.toml", LENT.as_bytes()),
+    ]);
+    let client = folder.client();
+    folder.until_serving("tell", "1");
+    for (slip, place, line) in [
+        (
+            "let argv = [\"a\" \"b\"];",
+            "tell.rhai:4:",
+            "`let argv = [\"a\" \"b\"];`",
+        ),
+        ("#{ argv: [nam] }", "tell.rhai:4:", "`#{ argv: [nam] }`"),
+    ] {
+        folder.put("tell.rhai", script(2, slip));
+        let told = folder.until("tell", |plugin| {
+            let refused = plugin["refused"].as_str();
+            refused.is_some_and(|refused| refused.contains(line))
+        });
+        assert!(
+            told["refused"].as_str().unwrap().contains(place),
+            "{told:#}"
+        );
+        assert_eq!(told["version"], "1");
+    }
+    client.run(&on("tell", "still", "echo $VERSION"));
+    assert_eq!(printed(&client, "still"), "1\n");
+}
+
+#[test]
+fn a_script_that_fails_when_it_is_asked_stores_nothing_and_says_where() {
+    let folder = holding(&[
+        (
+            "odd.rhai",
+            script(1, "#{ argv: task.labels.wanted.split() }").as_bytes(),
+        ),
+        ("odd.toml", LENT.as_bytes()),
+        (
+            "no.rhai",
+            script(1, "throw `${task.name} is not wanted here`;").as_bytes(),
+        ),
+        ("no.toml", LENT.as_bytes()),
+    ]);
+    let client = folder.client();
+    folder.until_serving("odd", "1");
+    let failed = client.post("/tasks", &on("odd", "one", "true"));
+    assert!(failed.status >= 500, "{}", failed.text());
+    let told = folder.until("odd", |plugin| plugin["healthy"] == false);
+    let trouble = told["trouble"].as_str().unwrap();
+    assert!(trouble.contains("odd.rhai:4:"), "{trouble}");
+    assert!(
+        trouble.contains("`#{ argv: task.labels.wanted.split() }`"),
+        "{trouble}"
+    );
+    let refused = client.post("/tasks", &on("no", "two", "true")).expect(400);
+    assert!(
+        refused.text().contains("two is not wanted here"),
+        "{}",
+        refused.text()
+    );
+    for name in ["one", "two"] {
+        client.get(&format!("/tasks/{name}")).expect(404);
+    }
+}
+
+#[test]
+fn a_script_needs_the_grant_of_processes_and_gets_no_other_text() {
+    let folder = holding(&[("tell.rhai", telling(1).as_bytes())]);
+    let refused = |why: &str| {
+        folder.until("tell", |plugin| {
+            let refused = plugin["refused"].as_str();
+            refused.is_some_and(|refused| refused.contains(why))
+        })
+    };
+    refused("add `process = true` under `[grants]` in tell.toml");
+    folder.put("tell.toml", format!("{LENT}[settings]\nscript = \"x\"\n"));
+    refused("settings.script");
+    folder.put("tell.toml", LENT);
+    folder.until_serving("tell", "1");
+}
+
+#[test]
+fn bwrap_runs_a_command_in_a_sandbox() {
+    let folder = holding(&[
+        ("bwrap.rhai", BWRAP.as_bytes()),
+        ("bwrap.toml", BWRAP_LENT.as_bytes()),
+    ]);
+    folder.until_serving("bwrap", "1");
+    let client = folder.client();
+    let ended = client.run(&on("bwrap", "inside", "pwd; echo made > made; exit 5"));
+    let bare = [
+        "/usr/bin/bwrap",
+        "--unshare-all",
+        "--ro-bind",
+        "/",
+        "/",
+        "true",
+    ];
+    match exit_code(&client.run(&flat("bare", &bare))) {
+        0 => {}
+        127 => return assert_eq!(exit_code(&ended), 127, "{ended:#}"),
+        // It is there, and this machine does not let it make namespaces.
+        _ => return,
+    }
+    assert_eq!(exit_code(&ended), 5, "{ended:#}");
+    assert_eq!(printed(&client, "inside"), "/work\n");
+    let made = std::fs::read_to_string(folder.daemon.task_file("inside", "made"));
+    assert_eq!(made.unwrap(), "made\n");
+}
