@@ -1,7 +1,7 @@
 //! What the runtime answers, as plain functions of what it was told.
 
 use taskwright_plugin_sdk::command;
-use taskwright_plugin_sdk::{Failure, Problem, SpawnError, Spawned, Step, Task};
+use taskwright_plugin_sdk::{Problem, Task};
 
 /// Everything that keeps a task from ever being started, all of it at once.
 pub(crate) fn problems(task: &Task) -> Vec<Problem> {
@@ -13,17 +13,6 @@ pub(crate) fn problems(task: &Task) -> Vec<Problem> {
         ));
     }
     found
-}
-
-/// What comes after asking for the start.
-pub(crate) fn after_spawn(answer: Result<Spawned, SpawnError>) -> Result<Step, Failure> {
-    match answer {
-        Ok(Spawned {
-            ended: Some(end), ..
-        }) => Ok(Step::Done(command::outcome(end))),
-        Ok(Spawned { ended: None, .. }) => Ok(command::running(Vec::new())),
-        Err(error) => command::not_spawned(error),
-    }
 }
 
 #[cfg(test)]

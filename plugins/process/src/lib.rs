@@ -8,7 +8,7 @@ mod decide;
 
 use taskwright_plugin_sdk::command::{self, KIND, MAIN};
 use taskwright_plugin_sdk::{
-    Description, Event, Failure, Problem, Runtime, Step, Task, export, process, units,
+    Description, Event, Failure, Problem, Runtime, Step, Task, export, process,
 };
 
 struct ProcessRuntime;
@@ -38,18 +38,11 @@ impl Runtime for ProcessRuntime {
 
     fn start(task: Task) -> Result<Step, Failure> {
         let request = command::spawn_request(task)?;
-        decide::after_spawn(process::spawn(MAIN, &request))
+        command::after_spawn(process::spawn(MAIN, &request))
     }
 
     fn on_event(_: Task, _: Vec<u8>, event: Event) -> Result<Step, Failure> {
-        match event {
-            Event::Exited(exit) if exit.unit == MAIN => Ok(Step::Done(command::outcome(exit.end))),
-            // A unit of another name was never started here.
-            Event::Exited(_) | Event::Woke | Event::Recovered => Ok(command::running(Vec::new())),
-            Event::StopRequested(request) => {
-                command::after_stop(units::stop(MAIN, request.grace_ms))
-            }
-        }
+        command::hear(event)
     }
 }
 

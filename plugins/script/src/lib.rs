@@ -11,8 +11,7 @@ mod value;
 
 use taskwright_plugin_sdk::command::{self, MAIN};
 use taskwright_plugin_sdk::{
-    Description, Event, Failure, Problem, Runtime, Spawned, Step, Task, export, log, process,
-    settings, units,
+    Description, Event, Failure, Problem, Runtime, Step, Task, export, log, process, settings,
 };
 
 use self::script::{Fault, Script, Surroundings};
@@ -51,24 +50,11 @@ impl Runtime for ScriptRuntime {
         let request = read(Prints::Logged)
             .and_then(|script| script.request(&task))
             .map_err(|fault| Failure::Bug(fault.to_string()))?;
-        match process::spawn(MAIN, &request) {
-            Ok(Spawned {
-                ended: Some(end), ..
-            }) => Ok(Step::Done(command::outcome(end))),
-            Ok(Spawned { ended: None, .. }) => Ok(command::running(Vec::new())),
-            Err(error) => command::not_spawned(error),
-        }
+        command::after_spawn(process::spawn(MAIN, &request))
     }
 
     fn on_event(_: Task, _: Vec<u8>, event: Event) -> Result<Step, Failure> {
-        match event {
-            Event::Exited(exit) if exit.unit == MAIN => Ok(Step::Done(command::outcome(exit.end))),
-            // A unit of another name was never started here.
-            Event::Exited(_) | Event::Woke | Event::Recovered => Ok(command::running(Vec::new())),
-            Event::StopRequested(request) => {
-                command::after_stop(units::stop(MAIN, request.grace_ms))
-            }
-        }
+        command::hear(event)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What strategies that run a command answer, as plain functions of what they were told.
 
 use crate::{
-    Command, End, ExitStatus, Failure, Outcome, Problem, SpawnError, SpawnRequest, Step, Task,
-    Waiting, units,
+    Command, End, Event, ExitStatus, Failure, Outcome, Problem, SpawnError, SpawnRequest, Spawned,
+    Step, Task, Waiting, units,
 };
 
 /// The kind of work that is a command.
@@ -109,6 +109,34 @@ pub fn spawn_request(task: Task) -> Result<SpawnRequest, Failure> {
         working_dir,
         extra: Vec::new(),
     })
+}
+
+/// What comes after asking for the start of the one unit.
+///
+/// # Errors
+/// [`Failure`] where it was not started and that is not the task's doing.
+pub fn after_spawn(answer: Result<Spawned, SpawnError>) -> Result<Step, Failure> {
+    match answer {
+        Ok(Spawned {
+            ended: Some(end), ..
+        }) => Ok(Step::Done(outcome(end))),
+        Ok(Spawned { ended: None, .. }) => Ok(running(Vec::new())),
+        Err(error) => not_spawned(error),
+    }
+}
+
+/// Hears of an event, for a runtime whose attempts are one unit called [`MAIN`]. Asks for its stop
+/// where that is wished.
+///
+/// # Errors
+/// [`Failure`] where the host could not do it.
+pub fn hear(event: Event) -> Result<Step, Failure> {
+    match event {
+        Event::Exited(exit) if exit.unit == MAIN => Ok(Step::Done(outcome(exit.end))),
+        // A unit of another name was never started here.
+        Event::Exited(_) | Event::Woke | Event::Recovered => Ok(running(Vec::new())),
+        Event::StopRequested(request) => after_stop(units::stop(MAIN, request.grace_ms)),
+    }
 }
 
 /// What comes of a command that was not started.

@@ -127,3 +127,34 @@ fn stopping_what_has_ended_is_no_failure() {
     let gone = Err(units::Error::NotRunning("main".to_owned()));
     assert_eq!(told(&after_stop(gone).unwrap()), "wait");
 }
+
+#[test]
+fn a_unit_that_is_over_already_needs_no_event() {
+    let after = |ended| after_spawn(Ok(Spawned { pid: 7, ended })).unwrap();
+    assert!(matches!(
+        after(None),
+        Step::Wait(Waiting { running: true, .. })
+    ));
+    let ended = End {
+        status: ExitStatus::Code(3),
+        out_of_memory: false,
+    };
+    assert!(matches!(after(Some(ended)), Step::Done(Outcome::Exited(3))));
+}
+
+#[test]
+fn events_of_the_one_unit_decide() {
+    let exited = |unit: &str| {
+        let end = End {
+            status: ExitStatus::Signal(9),
+            out_of_memory: false,
+        };
+        let unit = unit.to_owned();
+        told(&hear(Event::Exited(crate::UnitExit { unit, end })).unwrap())
+    };
+    assert_eq!(exited(MAIN), "Outcome::Signaled(9)");
+    assert_eq!(exited("other"), "wait");
+    for event in [Event::Woke, Event::Recovered] {
+        assert_eq!(told(&hear(event).unwrap()), "wait");
+    }
+}

@@ -7,7 +7,6 @@
 use taskwright_plugin_sdk::command::{self, KIND, MAIN};
 use taskwright_plugin_sdk::{
     Description, EnvVar, Event, Failure, Problem, Runtime, Step, Task, export, process, settings,
-    units,
 };
 
 const SCHEMA: &str = r#"{
@@ -49,23 +48,11 @@ impl Runtime for Relay {
             let name = name.to_owned();
             request.env.push(EnvVar { name, value });
         }
-        match process::spawn(MAIN, &request) {
-            Ok(spawned) => Ok(match spawned.ended {
-                Some(end) => Step::Done(command::outcome(end)),
-                None => command::running(Vec::new()),
-            }),
-            Err(error) => command::not_spawned(error),
-        }
+        command::after_spawn(process::spawn(MAIN, &request))
     }
 
     fn on_event(_: Task, _: Vec<u8>, event: Event) -> Result<Step, Failure> {
-        match event {
-            Event::Exited(exit) => Ok(Step::Done(command::outcome(exit.end))),
-            Event::Woke | Event::Recovered => Ok(command::running(Vec::new())),
-            Event::StopRequested(request) => {
-                command::after_stop(units::stop(MAIN, request.grace_ms))
-            }
-        }
+        command::hear(event)
     }
 }
 
