@@ -89,12 +89,21 @@ impl Folders {
     /// Loads what is new or was changed, and retires what is gone. What cannot be loaded is told
     /// of and leaves what was there before.
     pub(crate) async fn load_changes(&mut self) {
+        if let Some(found) = self.look().await {
+            self.load(found).await;
+        }
+    }
+
+    /// `None`: the look itself failed, which leaves everything as it is.
+    async fn look(&self) -> Option<BTreeMap<String, Found>> {
         let folders = self.folders.clone();
         let looked = tokio::task::spawn_blocking(move || look(&folders)).await;
-        let Ok(found) = looked else {
-            tracing::error!("the plugin folders could not be looked at");
-            return;
-        };
+        looked
+            .inspect_err(|error| tracing::error!(%error, "look at the plugin folders"))
+            .ok()
+    }
+
+    async fn load(&mut self, found: BTreeMap<String, Found>) {
         let gone: Vec<String> = self.seen.keys().cloned().collect();
         for name in gone.into_iter().filter(|name| !found.contains_key(name)) {
             self.seen.remove(&name);
@@ -139,8 +148,8 @@ impl Folders {
     }
 
     async fn take_out(&self, name: &str) {
-        self.runtimes.retire(name);
         let Some(source) = self.replaced.get(name) else {
+            self.runtimes.retire(name);
             tracing::info!(
                 plugin = name,
                 "a plugin's file is gone: it begins no further task"
@@ -167,25 +176,25 @@ impl Folders {
             .await
             .is_some()
         {
-            self.settle().await;
-            self.load_changes().await;
+            if let Some(found) = self.settled().await {
+                self.load(found).await;
+            }
         }
     }
 
-    /// Waits until nobody writes any more: a file that is being copied changes all the time.
-    async fn settle(&self) {
-        let mut before = None;
+    /// What is there once nobody writes any more, or for long: a file that is being copied changes
+    /// all the time.
+    async fn settled(&self) -> Option<BTreeMap<String, Found>> {
+        let mut before = self.look().await;
         for _ in 0..watch::MOST_SETTLING {
-            let folders = self.folders.clone();
-            let now = tokio::task::spawn_blocking(move || look(&folders))
-                .await
-                .ok();
-            if before.is_some() && before == now {
-                return;
+            tokio::time::sleep(watch::SETTLING).await;
+            let now = self.look().await;
+            if before == now {
+                break;
             }
             before = now;
-            tokio::time::sleep(watch::SETTLING).await;
         }
+        before
     }
 }
 
