@@ -6,6 +6,7 @@
 //! field in another place, or is mistyped by a letter. What answers hold may be sent back.
 
 use super::field::{Object, Problems};
+use super::places::EITHER;
 
 /// The most unknown fields that are compared: nobody mistypes more.
 const MOST_COMPARED: usize = 64;
@@ -20,7 +21,7 @@ const LONG_ELSEWHERE: usize = 6;
 /// An object whose fields are known.
 pub(super) struct Known {
     /// What is read here.
-    read: &'static [&'static str],
+    read: &'static [&'static [&'static str]],
     /// What is ignored, but no mistake: answers hold it.
     answered: &'static [&'static str],
     /// What stands elsewhere, and where.
@@ -54,24 +55,7 @@ const NESTED: &[(&str, &str)] = &[
 
 /// A task.
 pub(super) const TASK: Known = Known {
-    read: &[
-        "name",
-        "spec",
-        "process",
-        "podTemplateSpec",
-        "timeoutSeconds",
-        "labels",
-        "priority",
-        "runtime",
-        "limits",
-        "retry",
-        "config",
-        "resources",
-        "user",
-        "noNewPrivileges",
-        "readOnlyPaths",
-        "bestEffort",
-    ],
+    read: &[&["name", "spec", "podTemplateSpec"], &EITHER],
     answered: &[
         "status",
         "deletionTimestamp",
@@ -91,22 +75,7 @@ pub(super) const TASK: Known = Known {
 
 /// A task's `spec`.
 pub(super) const SPEC: Known = Known {
-    read: &[
-        "process",
-        "container",
-        "timeoutSeconds",
-        "labels",
-        "priority",
-        "runtime",
-        "limits",
-        "retry",
-        "config",
-        "resources",
-        "user",
-        "noNewPrivileges",
-        "readOnlyPaths",
-        "bestEffort",
-    ],
+    read: &[&["container"], &EITHER],
     answered: &["name", "podTemplateSpec"],
     elsewhere: NESTED,
     prefix: "",
@@ -114,7 +83,7 @@ pub(super) const SPEC: Known = Known {
 
 /// A task's `process`.
 pub(super) const PROCESS: Known = Known {
-    read: &["command", "args", "env", "workingDir", "timeoutSeconds"],
+    read: &[&["command", "args", "env", "workingDir", "timeoutSeconds"]],
     answered: &[],
     elsewhere: &[("timeout", "process.timeoutSeconds")],
     prefix: "process.",
@@ -122,13 +91,13 @@ pub(super) const PROCESS: Known = Known {
 
 /// A task's `limits`.
 pub(super) const LIMITS: Known = Known {
-    read: &[
+    read: &[&[
         "queueSeconds",
         "startSeconds",
         "idleSeconds",
         "runSeconds",
         "graceSeconds",
-    ],
+    ]],
     answered: &[],
     elsewhere: &[
         ("queue", "limits.queueSeconds"),
@@ -146,7 +115,7 @@ pub(super) const LIMITS: Known = Known {
 
 /// A task's `retry`.
 pub(super) const RETRY: Known = Known {
-    read: &["maxAttempts", "backoffSeconds", "maxBackoffSeconds", "on"],
+    read: &[&["maxAttempts", "backoffSeconds", "maxBackoffSeconds", "on"]],
     answered: &[],
     elsewhere: &[
         ("attempts", "retry.maxAttempts"),
@@ -160,7 +129,7 @@ pub(super) const RETRY: Known = Known {
 pub(super) fn check(object: Object<'_>, known: &Known, problems: &mut Problems) {
     let unknown = object.map.iter().filter(|(key, value)| {
         let key = key.as_str();
-        !value.is_null() && !known.read.contains(&key) && !known.answered.contains(&key)
+        !value.is_null() && !known.reads(key) && !known.answered.contains(&key)
     });
     for (key, _) in unknown.take(MOST_COMPARED) {
         if let Some(meant) = known.meant_by(key) {
@@ -171,13 +140,17 @@ pub(super) fn check(object: Object<'_>, known: &Known, problems: &mut Problems) 
 }
 
 impl Known {
+    fn reads(&self, key: &str) -> bool {
+        self.read.iter().any(|fields| fields.contains(&key))
+    }
+
     /// The field that `key` was to be, with its place.
     fn meant_by(&self, key: &str) -> Option<String> {
         if key.len() > MOST_BYTES {
             return None;
         }
         let key = letters(key);
-        let here = self.read.iter().map(|field| {
+        let here = self.read.iter().copied().flatten().map(|field| {
             let field_letters = letters(field);
             let may_differ = if field_letters.len() < LONG { 1 } else { 2 };
             (field_letters, may_differ, format!("{}{field}", self.prefix))

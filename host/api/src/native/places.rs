@@ -11,7 +11,7 @@ use super::field::Path;
 use crate::problem::FieldProblem;
 
 /// What may stand at the top and under `spec`.
-const EITHER: [&str; 13] = [
+pub(super) const EITHER: [&str; 13] = [
     "process",
     "timeoutSeconds",
     "labels",
