@@ -98,6 +98,14 @@ impl Contained {
         found
     }
 
+    /// Lets a script in a container go on that waits for the file `/tmp/go`.
+    fn open_gate(&self, container: &str) {
+        let gate = ["--exec-id", "gate", container, "touch", "/tmp/go"];
+        let _silent = self
+            .containerd
+            .ctr(&[&["tasks", "exec"], &gate[..]].concat());
+    }
+
     /// Waits until containerd has nothing of this daemon.
     fn until_nothing_is_left(&self) {
         eventually(SOON, "containerd has nothing of it", || {

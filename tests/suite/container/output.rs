@@ -47,16 +47,7 @@ fn output_is_read_while_the_container_runs_and_followed_to_its_end() {
     let first = stream.next_within(SOON).unwrap();
     assert!(first.data.contains('1'), "{first:?}");
     let container = it.containers().remove(0);
-    let words = [
-        "tasks",
-        "exec",
-        "--exec-id",
-        "gate",
-        container.id.as_str(),
-        "touch",
-        "/tmp/go",
-    ];
-    let _silent = it.containerd.ctr(&words);
+    it.open_gate(&container.id);
     let mut seen: Vec<ServerEvent> = Vec::new();
     while let Some(event) = stream.next_within(SOON) {
         seen.push(event);
@@ -135,16 +126,7 @@ fn the_runtimes_log_does_not_grow_with_the_output() {
         size() < 10 << 20
     });
     let container = it.containers().remove(0);
-    let words = [
-        "tasks",
-        "exec",
-        "--exec-id",
-        "gate",
-        container.id.as_str(),
-        "touch",
-        "/tmp/go",
-    ];
-    let _silent = it.containerd.ctr(&words);
+    it.open_gate(&container.id);
     let ended = client.until_ended("rotated", SOON);
     assert_eq!(exit_code(&ended), 0, "{ended:#}");
     let kept = std::fs::read(&file).unwrap();

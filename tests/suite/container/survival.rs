@@ -56,16 +56,7 @@ fn a_container_runs_on_without_its_daemon() {
         .into_iter()
         .find(|one| one.label(label) == id)
         .unwrap();
-    let words = [
-        "tasks",
-        "exec",
-        "--exec-id",
-        "gate",
-        container.id.as_str(),
-        "touch",
-        "/tmp/go",
-    ];
-    let _silent = it.containerd.ctr(&words);
+    it.open_gate(&container.id);
     let ended = client.until_ended("on", SOON);
     assert_eq!((cause(&ended), exit_code(&ended)), ("exit", 7), "{ended:#}");
     assert_eq!(it.printed("on"), "before\nafter\n");
@@ -84,16 +75,7 @@ fn an_end_that_no_daemon_saw_is_told_by_the_next() {
     it.until_printed("away", "before");
     let container = it.containers().remove(0);
     it.daemon.kill();
-    let words = [
-        "tasks",
-        "exec",
-        "--exec-id",
-        "gate",
-        container.id.as_str(),
-        "touch",
-        "/tmp/go",
-    ];
-    let _silent = it.containerd.ctr(&words);
+    it.open_gate(&container.id);
     eventually(SOON, "it has ended", || {
         let shown = it.containerd.ctr(&["tasks", "ls"]);
         !shown
