@@ -209,8 +209,10 @@ fn a_runtime_that_is_away_is_waited_for_told_and_given_up() {
     };
     client.submit(&gate("through", 7));
     client.submit(&shell("meanwhile", "echo ready; sleep 2; exit 8"));
-    until_printed(&it.daemon, "through", "ready");
-    until_printed(&it.daemon, "meanwhile", "ready");
+    for name in ["through", "meanwhile"] {
+        until_printed(&it.daemon, name, "ready");
+        client.until_state(name, "running", SOON);
+    }
     it.runtime.kill();
 
     // The work that runs goes on; what waits says for what.

@@ -224,6 +224,7 @@ fn a_daemon_that_left_container_mode_says_how_to_return() {
         "echo ready; until [ -e /tmp/go ]; do sleep 0.05; done; exit 7",
     ));
     it.until_printed("on", "ready");
+    client.until_state("on", "running", SOON);
     it.daemon.kill();
     it.daemon.start_again_with("--enable-container-mode=false");
     eventually(SOON, "the log says what is missing", || {
