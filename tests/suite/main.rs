@@ -43,6 +43,7 @@ mod opensandbox;
 mod output;
 mod plugin_new;
 mod plugins;
+mod policies;
 mod restart;
 mod scripts;
 mod sidecar;

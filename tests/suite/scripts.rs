@@ -19,7 +19,7 @@ const BWRAP_LENT: &str = include_str!("../../examples/scripts/bwrap.toml");
 
 /// A daemon with these files in its plugin folder. The engine of scripts is large: it is compiled
 /// once, and every daemon finds it compiled.
-fn holding(files: &[(&str, &[u8])]) -> Folder {
+pub(crate) fn holding(files: &[(&str, &[u8])]) -> Folder {
     static COMPILED: OnceLock<Vec<(PathBuf, Vec<u8>)>> = OnceLock::new();
     let cache = |home: &Home| home.data().join(".taskwright/cache");
     let compiled = COMPILED.get_or_init(|| {

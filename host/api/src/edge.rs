@@ -304,12 +304,14 @@ const CONTRACT: [&str; 4] = ["/tasks/{name}", "/setTasks", "/getTasks", "/health
 /// Answered to everybody: probes have no token, and the documents hold nothing secret.
 const OPEN: [&str; 5] = ["/livez", "/readyz", "/health", "/openapi.json", "/docs"];
 /// The other routes of ours.
-const OWN: [&str; 12] = [
+const OWN: [&str; 14] = [
     "/tasks",
     "/tasks/{name}/logs",
     "/tasks/{name}/wait",
     "/tasks/{name}/exec",
     "/tasks/{name}/stop",
+    "/tasks/{name}/approve",
+    "/tasks/{name}/deny",
     "/tasks/{name}/events",
     "/events",
     "/plugins",

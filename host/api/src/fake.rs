@@ -15,7 +15,8 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use taskwright_control::port::{
     Batch, Clock, CommitError, FeedEntry, FeedHistory, Journal, KnownUnit, OutputChunk,
-    OutputError, Outputs, PluginInfo, Plugins, Recovered, SpecProblem, Step, Stepped, Strategies,
+    OutputError, Outputs, PluginInfo, Plugins, Policies, PolicyEntry, PolicyTerms, PolicyVerdict,
+    Recovered, ReviewRequest, SpecProblem, Step, Stepped, Strategies,
     StrategyError, StrategyEvent, StrategyTask, Stream, Units,
 };
 use taskwright_control::{Config, Parts};
@@ -27,6 +28,45 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{ApiLimits, ApiState, AuthConfig, Room, VersionInfo};
+
+/// A policy that says what a task's label `policy` wants, and is asked about no other tasks.
+struct ByLabel;
+
+impl Policies for ByLabel {
+    fn in_order(&self) -> Arc<[PolicyEntry]> {
+        let mut terms = PolicyTerms::default();
+        let labelled = taskwright_control::request::LabelMatch::Exists("policy".to_owned());
+        terms.scope.labels.push(labelled);
+        let name = "by-label".to_owned();
+        [PolicyEntry { name, terms }].into()
+    }
+
+    fn review(
+        &self,
+        _: &str,
+        request: ReviewRequest,
+    ) -> BoxFuture<'_, Result<PolicyVerdict, String>> {
+        let label = request.task.task.spec.labels.get("policy");
+        let verdict = match label.map_or("", String::as_str) {
+            "deny" => Ok(PolicyVerdict::Deny {
+                reason: "labels say no".to_owned(),
+                field: "/labels/policy".to_owned(),
+            }),
+            "ask" => Ok(PolicyVerdict::Ask {
+                question: "is that so?".to_owned(),
+                within: None,
+                otherwise: None,
+            }),
+            "cap" => Ok(PolicyVerdict::Change {
+                patch: r#"{"limits": {"runSeconds": 60}}"#.to_owned(),
+                reason: "an hour is long".to_owned(),
+            }),
+            "trap" => Err("it trapped".to_owned()),
+            _ => Ok(PolicyVerdict::Allow),
+        };
+        async move { verdict }.boxed()
+    }
+}
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -52,6 +92,8 @@ pub(crate) async fn api_with(config: Config, auth: AuthConfig) -> Api {
         history: Arc::new(NoHistory),
         strategies: Arc::new(Obedient),
         units: Arc::new(NoUnits),
+        policies: Arc::new(ByLabel),
+        documents: Arc::new(crate::TaskDocuments),
         plugins: Arc::new(OnePlugin),
         outputs: outputs.clone(),
         execs: Arc::new(Echo),
@@ -352,6 +394,8 @@ impl Plugins for OnePlugin {
         let plugin = PluginInfo {
             name: "process".into(),
             version: "0.1.0".into(),
+            roles: vec![taskwright_control::port::Role::Runtime],
+            policy: None,
             kinds: vec!["process".into()],
             source: "built-in".into(),
             digest: "00".repeat(32),

@@ -29,6 +29,7 @@ mod sse;
 pub mod state;
 
 pub use auth::{AuthConfig, AuthError, Scope, Token};
+pub use native::document::TaskDocuments;
 pub use room::Room;
 pub use server::{Drained, Listener, ServeLimits, serve};
 pub use state::{ApiLimits, ApiState, VersionInfo};

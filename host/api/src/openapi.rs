@@ -14,7 +14,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::native::{events, exec, list, logs, operator, plugins, set, tasks};
+use crate::native::{events, exec, list, logs, operator, plugins, review, set, tasks};
 use crate::state::ApiState;
 
 const BEARER: &str = "bearer";
@@ -61,6 +61,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tasks::get_task, tasks::delete_task))
         .routes(routes!(tasks::wait_task))
         .routes(routes!(tasks::stop_task))
+        .routes(routes!(review::approve_task))
+        .routes(routes!(review::deny_task))
         .routes(routes!(exec::exec_in_task))
         .routes(routes!(logs::task_logs))
         .routes(routes!(events::task_events))

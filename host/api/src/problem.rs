@@ -9,6 +9,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use taskwright_control::port::SpecProblem;
 use taskwright_control::{ControlError, SubmitError};
 
 use crate::native::places::Places;
@@ -84,6 +85,19 @@ impl Problem {
         match error {
             SubmitError::Invalid(problems) => {
                 Self::invalid(problems.iter().map(|one| places.told(one)).collect())
+            }
+            SubmitError::Denied {
+                ref reason,
+                ref field,
+                ..
+            } if !field.is_empty() => {
+                let told = places.told(&SpecProblem {
+                    field: field.clone(),
+                    message: reason.clone(),
+                });
+                let mut problem = Self::from(error);
+                problem.details.push(told);
+                problem
             }
             other => other.into(),
         }
@@ -234,6 +248,8 @@ impl From<ControlError> for Problem {
             }
             ControlError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(1),
             ControlError::Closed => Self::unavailable(message),
+            ControlError::NotAsked => Self::new(StatusCode::CONFLICT, message)
+                .hint("see `review` of the task for what was said about it"),
             ControlError::Strategy { .. } => Self::unavailable(message)
                 .hint("the plugin that would run this task failed; see /plugins"),
         }
@@ -256,6 +272,12 @@ impl From<SubmitError> for Problem {
             .retry_after(1),
             SubmitError::Exists { .. } => Self::new(StatusCode::CONFLICT, message)
                 .hint("delete it first, or choose another name"),
+            SubmitError::Denied { .. } => {
+                let mut denied = Self::new(StatusCode::FORBIDDEN, message)
+                    .hint("change the task, or ask the operator about the policy");
+                denied.cause = Some("denied");
+                denied
+            }
             SubmitError::KeySpent => {
                 Self::new(StatusCode::CONFLICT, message).hint("use another key to run it once more")
             }

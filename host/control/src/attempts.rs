@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::dispatcher::Fact;
+use crate::message::Fact;
 use crate::port::{
     Step, Stepped, Strategies, StrategyError, StrategyEvent, StrategyTask, UnitReport, Units,
 };

@@ -6,12 +6,12 @@
 //! All indexes follow from `Book::replace`, so undo is the same walk backwards.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use taskwright_model::deadline::{Due, next_due};
 use taskwright_model::{
-    Effect, Event, Happening, Limit, Namespace, Refusal, Task, TaskId, TaskKey, TaskState,
+    Decision, Effect, Event, Happening, Hold, Limit, Namespace, Refusal, Round, Task, TaskId, TaskKey, TaskState,
     Timestamp, state,
 };
 
@@ -42,6 +42,8 @@ pub struct Kept {
     pub feed: Vec<FeedEntry>,
     /// What to do now, in order, each with the task as of the end of the page.
     pub effects: Vec<(Arc<Task>, Effect)>,
+    /// Tasks about which policies are to be asked before they are launched.
+    pub reviews: Vec<Arc<Task>>,
 }
 
 enum Undo {
@@ -62,6 +64,8 @@ pub struct Book {
     /// When running tasks with an idle limit last printed something.
     last_output: HashMap<TaskId, Timestamp>,
     active: usize,
+    /// Launchable tasks about which policies are being asked: each holds a place for its attempt.
+    reviewing: HashSet<TaskId>,
     keys: HashMap<String, IdempotencyRecord>,
     key_order: VecDeque<(Timestamp, String)>,
     next_sequence: u64,
@@ -71,6 +75,7 @@ pub struct Book {
     feed: Vec<FeedEntry>,
     new_keys: Vec<IdempotencyRecord>,
     effects: Vec<(TaskId, Effect)>,
+    reviews: Vec<TaskId>,
 }
 
 impl Book {
@@ -91,6 +96,7 @@ impl Book {
             due: HashMap::new(),
             last_output: HashMap::new(),
             active: 0,
+            reviewing: HashSet::new(),
             keys: HashMap::new(),
             key_order: VecDeque::new(),
             next_sequence,
@@ -99,6 +105,7 @@ impl Book {
             feed: Vec::new(),
             new_keys: Vec::new(),
             effects: Vec::new(),
+            reviews: Vec::new(),
         };
         for task in tasks {
             book.replace(task.id, Some(Arc::new(task)));
@@ -151,6 +158,7 @@ impl Book {
         self.feed.clear();
         self.new_keys.clear();
         self.effects.clear();
+        self.reviews.clear();
         self.page_sequence = self.next_sequence;
     }
 
@@ -182,12 +190,22 @@ impl Book {
         Kept {
             effects: effects.into_iter().filter_map(with_task).collect(),
             feed: std::mem::take(&mut self.feed),
+            reviews: std::mem::take(&mut self.reviews)
+                .into_iter()
+                .filter_map(|id| self.tasks.get(&id).cloned())
+                .collect(),
             changes,
         }
     }
 
     /// Tears the page out: everything is as it was when it was opened.
     pub fn tear_out(&mut self) {
+        for id in std::mem::take(&mut self.reviews) {
+            self.reviewing.remove(&id);
+            if let Some(task) = self.tasks.get(&id) {
+                self.ready.insert((Reverse(task.spec.priority), id));
+            }
+        }
         while let Some(undo) = self.undo.pop() {
             match undo {
                 Undo::Task(id, old) => {
@@ -232,6 +250,7 @@ impl Book {
             submission,
             runtime,
             id,
+            round,
         } = prepared;
         let key = submission.idempotency.as_ref();
         let scoped = key.map(|key| format!("{}/{}", submission.key.namespace, key.key));
@@ -258,9 +277,16 @@ impl Book {
             let most = self.limits.max_tasks;
             return Err(SubmitError::TooMany { most });
         }
-        let task = Arc::new(Task::new(id, submission.key, submission.spec, runtime, now));
+        let mut task = Task::new(id, submission.key, submission.spec, runtime, now);
+        if let Some(round) = round {
+            task = task.reviewed(&round);
+        }
+        let task = Arc::new(task);
         self.put(id, Some(task.clone()));
         self.tell(&task, Happening::Submitted, now);
+        if let Some(hold) = task.hold() {
+            self.tell(&task, hold.told(), now);
+        }
         if let (Some(key), Some(scoped)) = (submission.idempotency, scoped) {
             let record = IdempotencyRecord {
                 key: scoped.clone(),
@@ -336,7 +362,7 @@ impl Book {
             });
         };
         // Asking again for what is being deleted is usual: it is made anew once it is gone.
-        if present.deleting_since.is_some() || present.spec == wanted.spec {
+        if present.deleting_since.is_some() || *present.submitted_spec() == wanted.spec {
             return None;
         }
         let message = "a task of that name with another spec is there and was kept as it is; \
@@ -427,20 +453,42 @@ impl Book {
         }
     }
 
-    /// Launches what order and limits allow. Answers whether more could be launched.
-    pub fn schedule(&mut self, now: Timestamp) -> bool {
+    /// Launches what order and limits allow; what `is_reviewed` is put aside instead, until
+    /// [`Book::reviewed`] tells what came of it. Answers whether more could be launched.
+    pub fn schedule(&mut self, now: Timestamp, is_reviewed: impl Fn(&Task) -> bool) -> bool {
         for _ in 0..MOST_LAUNCHES_PER_TURN {
-            if self.active >= self.limits.max_active {
+            if !self.has_room() {
                 return false;
             }
             let Some((_, id)) = self.ready.first().copied() else {
                 return false;
             };
+            if self.tasks.get(&id).is_some_and(|task| is_reviewed(task)) {
+                self.ready.pop_first();
+                self.reviewing.insert(id);
+                self.reviews.push(id);
+                continue;
+            }
             if self.event(id, &Event::Launched, now).is_err() {
                 self.ready.pop_first();
             }
         }
-        self.active < self.limits.max_active && !self.ready.is_empty()
+        self.has_room() && !self.ready.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.active + self.reviewing.len() < self.limits.max_active
+    }
+
+    /// Policies were asked about a task that was put aside: launches it if none is against it.
+    pub fn reviewed(&mut self, id: TaskId, round: &Round, now: Timestamp) {
+        self.reviewing.remove(&id);
+        let event = Event::Reviewed(Box::new(round.clone()));
+        // Meanwhile it may have been stopped.
+        if self.event(id, &event, now).is_ok() && round.decision == Decision::Pass {
+            // It waits, and nothing holds it back.
+            let _ = self.event(id, &Event::Launched, now);
+        }
     }
 
     fn tell(&mut self, task: &Task, happening: Happening, now: Timestamp) {
@@ -473,6 +521,7 @@ impl Book {
             }
         }
         let Some(new) = new else {
+            self.reviewing.remove(&id);
             self.last_output.remove(&id);
             self.set_timer(id, None);
             return old;
@@ -481,7 +530,9 @@ impl Book {
             self.names.insert(new.key.clone(), id);
         }
         self.active += usize::from(new.state.is_active());
-        if matches!(new.state, TaskState::Pending { not_before: None }) {
+        let waits = matches!(new.state, TaskState::Pending { not_before: None });
+        let is_asked_about = matches!(new.hold(), Some(Hold::Asked { .. }));
+        if waits && !is_asked_about && !self.reviewing.contains(&id) {
             self.ready.insert((Reverse(new.spec.priority), id));
         }
         if !matches!(new.state, TaskState::Running { .. }) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskwright_model::{
-    AttemptNumber, Effect, Event, Namespace, Task, TaskId, TaskKey, TaskName, TaskState, Timestamp,
+    AttemptNumber, Effect, Event, Namespace, Task, TaskId, TaskState, Timestamp,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,14 +18,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::attempts::Attempts;
 use crate::core::{Book, Kept, Limits};
 use crate::feed::Feed;
-use crate::handle::{Control, Health, Prepared};
+use crate::handle::{Control, Health};
+use crate::message::{Fact, Message, TaskAnswer, Waiter};
 use crate::orders::{Order, Orders};
 use crate::port::{
-    Clock, CommitError, Execs, FeedHistory, IdempotencyRecord, Journal, Outputs, Plugins,
+    Clock, CommitError, Documents, Execs, FeedHistory, IdempotencyRecord, Journal, Outputs, Plugins, Policies,
     Recovered, Strategies, StrategyEvent, Units,
 };
 use crate::recover;
-use crate::request::{ControlError, SetAnswer, SetProblem, Submission, SubmitError, Submitted};
+use crate::review::Reviewer;
+use crate::request::{ControlError, SetAnswer, SetProblem, SubmitError, Submitted};
 use crate::view::View;
 
 /// Messages taken in one turn.
@@ -81,6 +83,10 @@ pub struct Parts<J> {
     pub strategies: Arc<dyn Strategies>,
     /// What the host can do to units by itself.
     pub units: Arc<dyn Units>,
+    /// The policies.
+    pub policies: Arc<dyn Policies>,
+    /// What policies see of tasks.
+    pub documents: Arc<dyn Documents>,
     /// The plugins, for people.
     pub plugins: Arc<dyn Plugins>,
     /// What tasks print.
@@ -113,101 +119,6 @@ impl Running {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
-}
-
-/// Something asked of the loop. Refused when the store cannot keep it.
-pub enum Message {
-    /// Accept a task.
-    Submit {
-        /// The checked task.
-        prepared: Prepared,
-        /// Where the answer goes.
-        reply: oneshot::Sender<Result<Submitted, SubmitError>>,
-        /// Where the end goes, if the client waits for it.
-        waiter: Option<Waiter>,
-    },
-    /// Make a namespace hold these tasks.
-    Set {
-        /// Which namespace.
-        namespace: Namespace,
-        /// Checked tasks, to be made where missing.
-        prepared: Vec<Prepared>,
-        /// Tasks that were there when asked.
-        present: Vec<Submission>,
-        /// Names to be left alone.
-        keep: Vec<TaskName>,
-        /// Where the answer goes.
-        reply: oneshot::Sender<Result<SetAnswer, ControlError>>,
-    },
-    /// Stop a task.
-    Stop {
-        /// Which.
-        key: TaskKey,
-        /// Another grace than the spec's.
-        grace: Option<Duration>,
-        /// Where the answer goes.
-        reply: oneshot::Sender<TaskAnswer>,
-    },
-    /// Remove a task.
-    Delete {
-        /// Which.
-        key: TaskKey,
-        /// Where the answer goes.
-        reply: oneshot::Sender<TaskAnswer>,
-    },
-    /// Tell when a task has ended.
-    Wait {
-        /// Which.
-        id: TaskId,
-        /// Where the answer goes.
-        reply: Waiter,
-    },
-    /// Go down.
-    Close,
-}
-
-/// The task after what was asked of it; `None` when there is none of that name.
-pub type TaskAnswer = Result<Option<Arc<Task>>, ControlError>;
-
-/// A client that waits for a task's end.
-pub type Waiter = oneshot::Sender<TaskAnswer>;
-
-/// Something that is so. Kept and said again until the store takes it.
-#[derive(Clone, Debug)]
-pub enum Fact {
-    /// An event of a task.
-    Event {
-        /// Which task.
-        task: TaskId,
-        /// What happened.
-        event: Event,
-    },
-    /// An attempt ended before anybody was told that it runs: both at once, so that they share a
-    /// commit.
-    Ran {
-        /// Which task.
-        task: TaskId,
-        /// [`Event::Started`].
-        started: Event,
-        /// [`Event::AttemptEnded`].
-        ended: Event,
-    },
-    /// What was left of a task is gone.
-    Removed(TaskId),
-    /// When a task last printed something.
-    Output {
-        /// Which task.
-        task: TaskId,
-        /// When; `None` when never.
-        seen: Option<Timestamp>,
-    },
-    /// A unit ended that no attempt waits for.
-    StrayUnit {
-        /// Whose it is.
-        task: TaskId,
-        /// In which attempt it was started.
-        attempt: AttemptNumber,
-    },
 }
 
 /// An answer that waits for the commit.
@@ -292,6 +203,12 @@ pub(crate) async fn assemble<J: Journal>(
         next_sequence,
         recovered.idempotency,
     );
+    let reviewer = Arc::new(Reviewer::new(
+        parts.policies,
+        parts.documents,
+        parts.strategies.clone(),
+        parts.clock.clone(),
+    ));
     let view = Arc::new(View::default());
     view.publish(book.tasks().map(|task| (task.id, Some(task.clone()))));
     let known = parts.units.list().await?;
@@ -306,6 +223,7 @@ pub(crate) async fn assemble<J: Journal>(
         feed: Arc::new(feed),
         attempts: attempts.clone(),
         orders,
+        reviewer: reviewer.clone(),
         requests,
         facts,
         fact_sender,
@@ -325,6 +243,7 @@ pub(crate) async fn assemble<J: Journal>(
         feed: dispatcher.feed.clone(),
         attempts,
         strategies: parts.strategies,
+        reviewer,
         plugins: parts.plugins,
         outputs: parts.outputs,
         execs: parts.execs,
@@ -343,6 +262,7 @@ pub(crate) struct Dispatcher<J> {
     feed: Arc<Feed>,
     attempts: Arc<Attempts>,
     orders: Arc<Orders>,
+    reviewer: Arc<Reviewer>,
     requests: mpsc::Receiver<Message>,
     facts: mpsc::UnboundedReceiver<Fact>,
     fact_sender: mpsc::UnboundedSender<Fact>,
@@ -436,7 +356,8 @@ impl<J: Journal> Dispatcher<J> {
         for task in self.book.fire_due(now) {
             self.look_at_output(task);
         }
-        let more_to_launch = self.book.schedule(now);
+        let reviewer = &self.reviewer;
+        let more_to_launch = self.book.schedule(now, |task| reviewer.concerns(task));
         let mut batch = self.book.batch();
         if self.health.borrow().store.is_some() {
             batch.idempotency.push(probe(now));
@@ -495,6 +416,7 @@ impl<J: Journal> Dispatcher<J> {
                 self.take_event(*task, started, now);
                 self.take_event(*task, ended, now);
             }
+            Fact::Reviewed { task, round } => self.book.reviewed(*task, round, now),
             Fact::Removed(task) => self.book.removed(*task, now),
             Fact::Output { task, seen } => self.book.saw_output(*task, *seen, now),
             Fact::StrayUnit { task, attempt } => {
@@ -553,6 +475,25 @@ impl<J: Journal> Dispatcher<J> {
                 }
                 Some(Reply::Task(reply, id))
             }
+            Message::Answer {
+                key,
+                answer,
+                by,
+                reason,
+                reply,
+            } => {
+                let Some(id) = self.book.find(&key).map(|task| task.id) else {
+                    return Some(Reply::Task(reply, None));
+                };
+                let event = Event::Answered { answer, by, reason };
+                match self.book.event(id, &event, now) {
+                    Ok(()) => Some(Reply::Task(reply, Some(id))),
+                    Err(_) => {
+                        let _ = reply.send(Err(ControlError::NotAsked));
+                        None
+                    }
+                }
+            }
             Message::Wait { id, reply } => {
                 self.add_waiter(id, reply);
                 None
@@ -593,6 +534,7 @@ impl<J: Journal> Dispatcher<J> {
             changes,
             feed,
             effects,
+            reviews,
         } = kept;
         let mut answers = Vec::new();
         for (id, change) in &changes {
@@ -614,6 +556,19 @@ impl<J: Journal> Dispatcher<J> {
         for (task, effect) in effects {
             self.perform(task, effect);
         }
+        for task in reviews {
+            self.review(task);
+        }
+    }
+
+    /// Asks policies about a task that could be launched. The answer comes as a fact.
+    fn review(&self, task: Arc<Task>) {
+        let (reviewer, facts) = (self.reviewer.clone(), self.fact_sender.clone());
+        self.runtime.spawn(async move {
+            let id = task.id;
+            let round = Box::new(reviewer.before_launch(task).await);
+            let _ = facts.send(Fact::Reviewed { task: id, round });
+        });
     }
 
     fn perform(&self, task: Arc<Task>, effect: Effect) {
@@ -746,9 +701,11 @@ fn keep_newest(held: &mut Vec<Fact>) {
                 event: Event::Progressed { .. },
             } => !seen.insert((0, *task)),
             Fact::Output { task, .. } => !seen.insert((1, *task)),
-            Fact::Event { .. } | Fact::Ran { .. } | Fact::Removed(_) | Fact::StrayUnit { .. } => {
-                false
-            }
+            Fact::Event { .. }
+            | Fact::Ran { .. }
+            | Fact::Reviewed { .. }
+            | Fact::Removed(_)
+            | Fact::StrayUnit { .. } => false,
         };
         if !superseded {
             newest.push(fact);

@@ -7,11 +7,13 @@
 //! Behind the feature `fake`; never part of the product.
 
 mod journal;
+mod policies;
 mod strategies;
 mod units;
 mod world;
 
 pub use journal::{MemoryHistory, MemoryJournal};
+pub use policies::{FakeDocuments, FakePolicies};
 pub use strategies::{FakeStrategies, OnStart, OnStop, Script};
 pub use units::{FakeUnits, Order};
 pub use world::{FakeOutputs, FakePlugins, FakeWorld, PausedClock, spec, submission, task_key};

@@ -6,11 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskwright_model::{AttemptNumber, Namespace, RuntimeName, Task, TaskId, TaskKey};
+use taskwright_model::{
+    Answer, AttemptNumber, Decision, Namespace, Round, RuntimeName, Task, TaskId, TaskKey,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempts::Attempts;
-use crate::dispatcher::{Message, TaskAnswer, Waiter};
+use crate::message::{Message, TaskAnswer, Waiter};
 use crate::feed::Feed;
 use crate::port::{
     Clock, Execs, FeedEntry, Outputs, Plugins, SpecProblem, Strategies, StrategyTask, UnitReport,
@@ -19,6 +21,7 @@ use crate::request::{
     ControlError, LONGEST_WAIT, Page, Selector, SetAnswer, SetElement, SetProblem, Submission,
     SubmitError, Submitted,
 };
+use crate::review::Reviewer;
 use crate::view::View;
 
 /// A task that passed every check and may be stored.
@@ -30,6 +33,8 @@ pub struct Prepared {
     pub runtime: RuntimeName,
     /// The id it will have.
     pub id: TaskId,
+    /// What policies said, where any was asked.
+    pub round: Option<Box<Round>>,
 }
 
 /// The loop's front. Cheap to clone.
@@ -40,6 +45,7 @@ pub struct Control {
     pub(crate) feed: Arc<Feed>,
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) strategies: Arc<dyn Strategies>,
+    pub(crate) reviewer: Arc<Reviewer>,
     pub(crate) plugins: Arc<dyn Plugins>,
     pub(crate) outputs: Arc<dyn Outputs>,
     pub(crate) execs: Arc<dyn Execs>,
@@ -144,6 +150,10 @@ impl Control {
                         message: explain(&error),
                         details: match error {
                             SubmitError::Invalid(problems) => problems,
+                            SubmitError::Denied { ref field, .. } if !field.is_empty() => {
+                                let (field, message) = (field.clone(), error.to_string());
+                                vec![SpecProblem { field, message }]
+                            }
                             _ => Vec::new(),
                         },
                         kept_present: false,
@@ -189,6 +199,29 @@ impl Control {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Delete { key, reply })?;
         answer.await.map_err(|_| ControlError::Closed)?
+    }
+
+    /// Decides about what a policy asks of a task; answers with the task once that is durable.
+    /// `None`: no such task.
+    ///
+    /// # Errors
+    /// [`ControlError::NotAsked`] when there is nothing to decide, others when it was not kept.
+    pub async fn answer(
+        &self,
+        key: TaskKey,
+        answer: Answer,
+        by: String,
+        reason: String,
+    ) -> Result<Option<Arc<Task>>, ControlError> {
+        let (reply, answered) = oneshot::channel();
+        self.send(Message::Answer {
+            key,
+            answer,
+            by,
+            reason,
+            reply,
+        })?;
+        answered.await.map_err(|_| ControlError::Closed)?
     }
 
     /// The task once it has ended, or as it is after `at_most` (cut to [`LONGEST_WAIT`]).
@@ -319,20 +352,37 @@ impl Control {
             self.clock.now(),
         ));
         let checked = self.strategies.validate(StrategyTask {
-            task: candidate,
+            task: candidate.clone(),
             attempt: AttemptNumber(1),
         });
         match checked.await {
-            Ok(problems) if problems.is_empty() => Ok(Prepared {
+            Ok(problems) if problems.is_empty() => {}
+            Ok(problems) => return Err(SubmitError::Invalid(problems)),
+            Err(error) => {
+                let message = error.to_string();
+                return Err(ControlError::Strategy { message }.into());
+            }
+        }
+        let round = match self.reviewer.concerns(&candidate) {
+            true => Some(Box::new(self.reviewer.at_submission(candidate).await)),
+            false => None,
+        };
+        match round.as_ref().map(|round| &round.decision) {
+            Some(Decision::Deny {
+                policy,
+                reason,
+                field,
+            }) => Err(SubmitError::Denied {
+                policy: policy.clone(),
+                reason: reason.clone(),
+                field: field.clone(),
+            }),
+            _ => Ok(Prepared {
                 submission,
                 runtime,
                 id,
+                round,
             }),
-            Ok(problems) => Err(SubmitError::Invalid(problems)),
-            Err(error) => Err(ControlError::Strategy {
-                message: error.to_string(),
-            }
-            .into()),
         }
     }
 }

@@ -6,9 +6,12 @@
 //! | [`handle`] | [`Control`]: what HTTP handlers and commands ask of the loop |
 //! | [`request`] | the questions and their answers |
 //! | [`mod@core`] | the book of tasks: indexes, queue, timers, undo; no async |
+//! | [`message`] | what the loop is told |
+//! | [`review`] | what policies make of a task |
 //! | [`dispatcher`] | the loop: gather, decide, commit, publish, act |
 //! | [`attempts`] | calls to strategies, one after the other for each attempt |
 //! | `orders` | what is to be done about units, in order for each task |
+//! | [`observe`] | tells observers what happens |
 //! | [`recover`] | what a restart makes of journal and live units |
 //! | [`feed`] | numbered events for watchers |
 //! | `fake` | a world of fakes for tests, behind the feature of that name |
@@ -21,10 +24,13 @@ pub mod dispatcher;
 pub mod fake;
 pub mod feed;
 pub mod handle;
+pub mod message;
+pub mod observe;
 mod orders;
 pub mod port;
 pub mod recover;
 pub mod request;
+pub mod review;
 #[cfg(test)]
 mod tests;
 pub mod view;

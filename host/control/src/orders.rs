@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::attempts::Attempts;
-use crate::dispatcher::Fact;
+use crate::message::Fact;
 use crate::port::{StrategyEvent, Units};
 
 /// The first and the longest pause between two tries of an order that must succeed.

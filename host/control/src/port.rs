@@ -9,9 +9,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use taskwright_model::{
-    AttemptNumber, ExitStatus, Happening, Outcome, ProcessIdentity, Remarks, RuntimeName, Task,
+    Answer, AttemptNumber, ExitStatus, Happening, Mode, Outcome, ProcessIdentity, Remarks, RuntimeName, Stage, Task,
     TaskId, TaskKey, TaskSpec, Timestamp, UnitName,
 };
+use tokio::sync::watch;
+use wildmatch::WildMatch;
+
+use crate::request::LabelMatch;
 
 /// One line of the numbered feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,6 +245,182 @@ pub trait Strategies: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Stepped, StrategyError>>;
 }
 
+/// What the operator says of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyTerms {
+    /// Lower ones are asked first; of two alike the first by name.
+    pub order: i32,
+    /// What its verdicts are worth.
+    pub mode: Mode,
+    /// What becomes of a task on which it gives no verdict.
+    pub on_error: OnError,
+    /// About which tasks it is asked.
+    pub scope: PolicyScope,
+    /// How long its questions wait for an answer, unless it says so itself.
+    pub ask_within: Option<Duration>,
+    /// The answer when nobody gives one, unless it says so itself.
+    pub ask_otherwise: Option<Answer>,
+}
+
+/// What becomes of a task on which a policy gives no verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// It waits until there is one.
+    #[default]
+    Closed,
+    /// It goes on without.
+    Open,
+}
+
+/// About which tasks a policy is asked. Where nothing is said, about all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyScope {
+    /// Only in these namespaces; `*` and `?` stand for any characters and for one.
+    pub namespaces: Vec<String>,
+    /// Only for these runtimes, as above.
+    pub runtimes: Vec<String>,
+    /// Only with all of these labels.
+    pub labels: Vec<LabelMatch>,
+}
+
+impl PolicyScope {
+    /// Whether it takes in this task.
+    #[must_use]
+    pub fn covers(&self, key: &TaskKey, spec: &TaskSpec, runtime: &RuntimeName) -> bool {
+        let one_of = |patterns: &[String], word: &str| {
+            let fits = |pattern: &String| WildMatch::new(pattern).matches(word);
+            patterns.is_empty() || patterns.iter().any(fits)
+        };
+        one_of(&self.namespaces, key.namespace.as_str())
+            && one_of(&self.runtimes, runtime.as_str())
+            && self.labels.iter().all(|term| term.matches(&spec.labels))
+    }
+}
+
+/// A policy that is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyEntry {
+    /// Its name.
+    pub name: String,
+    /// What the operator says of it.
+    pub terms: PolicyTerms,
+}
+
+/// What a policy is asked.
+#[derive(Clone, Debug)]
+pub struct ReviewRequest {
+    /// When.
+    pub stage: Stage,
+    /// The task as it is on record, and the attempt that is to be made.
+    pub task: StrategyTask,
+    /// The runtime that takes it, after the changes of policies before.
+    pub runtime: RuntimeName,
+    /// Its document ([`Documents::write`]), after the changes of policies before.
+    pub document: Arc<str>,
+    /// Whether somebody already answered its question about this task with yes.
+    pub approved: bool,
+}
+
+/// What a policy says about a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyVerdict {
+    /// Nothing stands against it.
+    Allow,
+    /// It may go on, changed.
+    Change {
+        /// JSON Merge Patch (RFC 7396) of the document.
+        patch: String,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// It must not run.
+    Deny {
+        /// Why, for people.
+        reason: String,
+        /// The field, as a JSON pointer into the document; empty for all of it.
+        field: String,
+    },
+    /// Somebody is to decide.
+    Ask {
+        /// What, for people.
+        question: String,
+        /// How long it waits for an answer.
+        within: Option<Duration>,
+        /// The answer when nobody gives one.
+        otherwise: Option<Answer>,
+    },
+}
+
+/// The policies there are. Implemented by the engine.
+pub trait Policies: Send + Sync + 'static {
+    /// All of them in the order in which they are asked. Cheap: asked for every launch.
+    fn in_order(&self) -> Arc<[PolicyEntry]>;
+
+    /// Asks one.
+    ///
+    /// # Errors
+    /// A sentence, when it gave no verdict. Never the task's fault.
+    fn review(
+        &self,
+        policy: &str,
+        request: ReviewRequest,
+    ) -> BoxFuture<'_, Result<PolicyVerdict, String>>;
+}
+
+/// The observers there are. Implemented by the engine.
+pub trait Observers: Send + Sync + 'static {
+    /// Their names; changes whenever one comes or goes.
+    fn names(&self) -> watch::Receiver<Arc<[String]>>;
+
+    /// Tells one of an event.
+    ///
+    /// # Errors
+    /// A sentence, when it did not take it: it is to be told again.
+    fn notice(&self, observer: &str, notice: Notice) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// What an observer is told.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// The event.
+    pub entry: FeedEntry,
+    /// What watchers are told of it ([`Documents::event`]).
+    pub document: String,
+    /// How many events before it left the feed untold.
+    pub missed: u64,
+}
+
+/// How far observers have been told, durably.
+pub trait Cursors: Send + Sync + 'static {
+    /// The number of the last event that an observer took; `None` when it is new.
+    ///
+    /// # Errors
+    /// A sentence.
+    fn read(&self, observer: &str) -> BoxFuture<'_, Result<Option<u64>, String>>;
+
+    /// Remembers it.
+    ///
+    /// # Errors
+    /// A sentence; then the one before is still remembered.
+    fn write(&self, observer: &str, sequence: u64) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// What plugins see of tasks: the document that a submitter could have sent. Implemented by the
+/// dialect that knows such documents.
+pub trait Documents: Send + Sync + 'static {
+    /// The whole document of a task, as JSON text.
+    fn write(&self, key: &TaskKey, spec: &TaskSpec) -> String;
+
+    /// What a merge patch (RFC 7396) makes of a document: the task, and the new document.
+    ///
+    /// # Errors
+    /// A sentence, when it makes no task, or one of another name.
+    fn patch(&self, document: &str, patch: &str) -> Result<(TaskSpec, String), String>;
+
+    /// What watchers are told of an event, as JSON text.
+    fn event(&self, entry: &FeedEntry) -> String;
+}
+
 /// What the host can do to units without asking a strategy. Implemented over the supervisor's client.
 pub trait Units: Send + Sync + 'static {
     /// Kills everything of one attempt, without grace.
@@ -410,6 +590,39 @@ pub trait Execs: Send + Sync + 'static {
     fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecPieces, ExecError>>;
 }
 
+/// What a plugin is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// It runs tasks.
+    Runtime,
+    /// It reviews them.
+    Policy,
+    /// It is told what happens to them.
+    Observer,
+}
+
+impl Role {
+    /// The word for it in JSON and prose.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Runtime => "runtime",
+            Self::Policy => "policy",
+            Self::Observer => "observer",
+        }
+    }
+
+    /// The beginning of a sentence that says what one exports.
+    #[must_use]
+    pub fn with_article(self) -> &'static str {
+        match self {
+            Self::Runtime => "a runtime exports",
+            Self::Policy => "a policy exports",
+            Self::Observer => "an observer exports",
+        }
+    }
+}
+
 /// A plugin, for people and for `/plugins`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginInfo {
@@ -417,8 +630,12 @@ pub struct PluginInfo {
     pub name: String,
     /// Its own version.
     pub version: String,
+    /// What it is good for.
+    pub roles: Vec<Role>,
     /// The kinds of work it takes.
     pub kinds: Vec<String>,
+    /// What the operator says of it, if it is a policy.
+    pub policy: Option<PolicyTerms>,
     /// `built-in`, or the file it came from.
     pub source: String,
     /// SHA-256 of the component, in hex.

@@ -1,5 +1,7 @@
 //! What is asked of the loop, and what it answers. Dialects convert to and from these.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +64,16 @@ pub enum SubmitError {
         /// The limit.
         most: usize,
     },
+    /// A policy refuses it.
+    #[error("policy {policy} refuses the task: {reason}")]
+    Denied {
+        /// The policy's name.
+        policy: String,
+        /// Why, for people.
+        reason: String,
+        /// The field, as a JSON pointer into the task's document; empty for all of it.
+        field: String,
+    },
     /// The loop could not do it.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -84,6 +96,9 @@ pub enum ControlError {
     /// The daemon is going down.
     #[error("the daemon is shutting down")]
     Closed,
+    /// No policy asks anything about the task.
+    #[error("no policy asks anything about this task")]
+    NotAsked,
     /// The strategy that checks the task failed; not the task's fault.
     #[error("{message}")]
     Strategy {
@@ -147,6 +162,30 @@ pub enum LabelMatch {
     Exists(String),
     /// `!key`
     Missing(String),
+}
+
+impl LabelMatch {
+    /// Whether it holds for these labels.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::Equals(key, value) => labels.get(key) == Some(value),
+            Self::Differs(key, value) => labels.get(key) != Some(value),
+            Self::Exists(key) => labels.contains_key(key),
+            Self::Missing(key) => !labels.contains_key(key),
+        }
+    }
+}
+
+impl fmt::Display for LabelMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equals(key, value) => write!(f, "{key}={value}"),
+            Self::Differs(key, value) => write!(f, "{key}!={value}"),
+            Self::Exists(key) => f.write_str(key),
+            Self::Missing(key) => write!(f, "!{key}"),
+        }
+    }
 }
 
 /// A page of tasks in order of submission.

@@ -9,6 +9,8 @@
 mod faults;
 mod lifecycle;
 mod limits;
+mod observing;
+mod policies;
 mod random;
 mod recovery;
 mod sets;

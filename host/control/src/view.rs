@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use taskwright_model::{Namespace, Task, TaskId, TaskKey};
 
-use crate::request::{LabelMatch, Page, Selector};
+use crate::request::{Page, Selector};
 
 /// The states in the order of a life, for counts.
 const STATES: [&str; 5] = ["pending", "starting", "running", "stopping", "ended"];
@@ -123,15 +123,9 @@ impl Selector {
     #[must_use]
     pub fn matches(&self, task: &Task) -> bool {
         let labels = &task.spec.labels;
-        let label_matches = |term: &LabelMatch| match term {
-            LabelMatch::Equals(key, value) => labels.get(key) == Some(value),
-            LabelMatch::Differs(key, value) => labels.get(key) != Some(value),
-            LabelMatch::Exists(key) => labels.contains_key(key),
-            LabelMatch::Missing(key) => !labels.contains_key(key),
-        };
         let namespace = self.namespace.as_ref();
         namespace.is_none_or(|namespace| task.key.namespace == *namespace)
             && (self.states.is_empty() || self.states.iter().any(|s| s == task.state.as_str()))
-            && self.labels.iter().all(label_matches)
+            && self.labels.iter().all(|term| term.matches(labels))
     }
 }

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::client::{Client, Server};
 use crate::command::{
-    completion, config, delete, doctor, exec, get, list, logs, plugin, run, serve, set, stop,
-    submit, version, wait,
+    answer, completion, config, delete, doctor, exec, explain, get, list, logs, plugin, policy,
+    run, serve, set, stop, submit, version, wait,
 };
 use crate::env;
 use crate::failure::Advise as _;
@@ -55,11 +55,20 @@ pub(crate) enum Verb {
     /// Stop tasks and remove their records and their output
     #[command(visible_alias = "rm")]
     Delete(delete::DeleteArgs),
+    /// Say yes to what a policy asks about tasks
+    Approve(answer::AnswerArgs),
+    /// Say no to what a policy asks about tasks
+    Deny(answer::AnswerArgs),
+    /// Say what policies and people said about a task
+    Explain(explain::ExplainArgs),
     /// Make the daemon's tasks be those of a file: create what is missing, delete the rest
     Set(set::SetArgs),
     /// Look at plugins, or begin one
     #[command(subcommand)]
     Plugin(plugin::PluginVerb),
+    /// Look at policies, or try some on tasks
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
     /// Look at the daemon's configuration
     #[command(subcommand)]
     Config(config::ConfigVerb),

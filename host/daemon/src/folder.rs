@@ -6,6 +6,7 @@
 
 pub(crate) mod lent;
 pub(crate) mod script;
+mod terms;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -280,6 +281,7 @@ fn source(name: &str, found: &Found) -> anyhow::Result<PluginSource> {
         script,
         grants: lent.grants,
         limits: lent.limits,
+        policy: lent.policy,
     })
 }
 

@@ -21,6 +21,7 @@ mod env;
 mod exit;
 mod failure;
 mod folder;
+mod offline;
 mod output;
 mod serve;
 mod settings;

@@ -3,8 +3,13 @@
 //! Host functions that may wait are async; those that only touch memory are
 //! not. All may trap, for contracts that were broken.
 
+use wasmtime::Store;
+use wasmtime::component::Instance;
+
+use crate::call::CallState;
+
 wasmtime::component::bindgen!({
-    world: "runtime-plugin",
+    world: "any-plugin",
     path: "../../wit",
     imports: {
         "taskwright:plugin/settings.get": trappable,
@@ -16,7 +21,47 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-pub(crate) use exports::taskwright::plugin::runtime;
+pub(crate) use exports::taskwright::plugin::{observer, policy, runtime};
 pub(crate) use taskwright::plugin::{
     container, files, log, namespace, process, settings, status, types, units,
 };
+
+/// The exports that make a component a plugin, each where the component has it.
+pub(crate) struct Exports {
+    pub(crate) runtime: Option<runtime::GuestIndices>,
+    pub(crate) policy: Option<policy::GuestIndices>,
+    pub(crate) observer: Option<observer::GuestIndices>,
+}
+
+/// An export that can be called once its component has an instance.
+pub(crate) trait Export {
+    /// The functions of one instance.
+    type Guest: Send;
+
+    /// Those of `instance`.
+    fn load(
+        &self,
+        store: &mut Store<CallState>,
+        instance: &Instance,
+    ) -> wasmtime::Result<Self::Guest>;
+}
+
+macro_rules! export {
+    ($interface:ident) => {
+        impl Export for $interface::GuestIndices {
+            type Guest = $interface::Guest;
+
+            fn load(
+                &self,
+                store: &mut Store<CallState>,
+                instance: &Instance,
+            ) -> wasmtime::Result<Self::Guest> {
+                $interface::GuestIndices::load(self, store, instance)
+            }
+        }
+    };
+}
+
+export!(runtime);
+export!(policy);
+export!(observer);

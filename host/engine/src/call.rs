@@ -12,11 +12,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use taskwright_control::port::{StrategyTask, UnitEnded};
 use taskwright_model::{ProcessIdentity, Remarks, UnitName};
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{InstancePre, ResourceTable};
 use wasmtime::{Store, StoreLimits, Trap, WasmBacktrace};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use crate::bindings::{RuntimePlugin, RuntimePluginPre};
+use crate::bindings::Export;
 use crate::convert::cut;
 use crate::import::{Host, Stderr};
 use crate::limits::{CpuBudget, MOST_HANDLES};
@@ -140,15 +140,15 @@ pub(crate) struct Finished<T> {
 /// How many calls' time a call waits for its turn before it gives up.
 const TURNS_WAITED_FOR: u32 = 30;
 
-/// Calls one function of a plugin in a fresh instance.
-pub(crate) async fn run<T>(
+/// Calls one function of a plugin's export in a fresh instance.
+pub(crate) async fn run<E: Export, T>(
     engine: &Engine,
-    component: &RuntimePluginPre<CallState>,
+    (component, export): (&InstancePre<CallState>, &E),
     plugin: &Arc<Identity>,
     host: &Arc<Host>,
     scope: Scope,
     function: impl for<'a> FnOnce(
-        &'a RuntimePlugin,
+        &'a E::Guest,
         &'a mut Store<CallState>,
     ) -> BoxFuture<'a, wasmtime::Result<T>>,
 ) -> Finished<T> {
@@ -191,7 +191,8 @@ pub(crate) async fn run<T>(
 
     let call = async {
         let instance = component.instantiate_async(&mut store).await?;
-        function(&instance, &mut store).await
+        let guest = export.load(&mut store, &instance)?;
+        function(&guest, &mut store).await
     };
     // A panic in a host function unwinds through the guest's stack to here; the store is
     // dropped below and never used again, so nothing half-changed is seen.

@@ -13,6 +13,7 @@
 //! | [`cache`] | compiled components on disk, and the one unsafe block |
 //! | [`compile`] | Cranelift, in this process or in a child |
 //! | [`strategy`] | the ports `Strategies` and `Plugins` over loaded plugins |
+//! | `review` | the ports `Policies` and `Observers` over loaded plugins |
 //! | `plugin` | a plugin in service, with its instruments |
 //! | `call` | one call: store, instance, deadline, account |
 //! | `import` | the host's side of each interface a plugin may import |
@@ -30,6 +31,7 @@ pub mod limits;
 pub mod load;
 pub mod machine;
 mod plugin;
+mod review;
 mod schema;
 pub mod strategy;
 mod supervise;

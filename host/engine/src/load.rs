@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use taskwright_capability::{Capability, Grants};
-use taskwright_control::port::{BUILT_IN, PluginInfo};
+use taskwright_control::port::{BUILT_IN, PluginInfo, PolicyTerms, Role};
 use taskwright_model::{IdError, RuntimeName};
-use wasmtime::component::Component;
+use wasmtime::Store;
+use wasmtime::component::{Component, InstancePre};
 
-use crate::bindings::RuntimePluginPre;
+use crate::bindings::{Export, Exports, observer, policy, runtime};
 use crate::cache::Code;
 use crate::call::{self, CallError, CallState, Scope};
 use crate::compile::{CompileError, Compiler};
@@ -48,6 +50,8 @@ pub struct PluginSource {
     pub grants: Grants,
     /// What one of its calls may use, where that is not what the engine's calls may.
     pub limits: Option<CallLimits>,
+    /// What the operator says of it, if it is a policy.
+    pub policy: PolicyTerms,
 }
 
 /// A text that an engine of scripts runs. The engine reads both as settings.
@@ -196,7 +200,8 @@ pub(crate) struct Identity {
 /// A plugin that can be called.
 pub(crate) struct Loaded {
     pub(crate) identity: Arc<Identity>,
-    pub(crate) component: RuntimePluginPre<CallState>,
+    pub(crate) component: InstancePre<CallState>,
+    pub(crate) exports: Exports,
     pub(crate) info: PluginInfo,
     /// Of its own part of a task.
     pub(crate) schema: Option<Schema>,
@@ -211,18 +216,29 @@ pub(crate) async fn load(
 ) -> Result<Loaded, LoadFault> {
     let name = RuntimeName::parse(&source.name)?;
     let inspection = inspect(Arc::clone(&source.component), &source.name, &source.grants).await?;
-    if !inspection.refusals.is_empty() {
-        return Err(LoadFault::Refused {
-            refusals: inspection.refusals,
-        });
+    let linked = match &source.script {
+        // The engine of scripts imports what any script may want. What this one was not lent is
+        // denied when it asks, or below.
+        Some(_) => Grants::of(&inspection.profile.wants),
+        None => source.grants.clone(),
+    };
+    let in_the_way = inspection.refusals.into_iter().filter(|refusal| {
+        let not_lent = matches!(refusal, Refusal::NotGranted { .. });
+        source.script.is_none() || !not_lent
+    });
+    let refusals: Vec<Refusal> = in_the_way.collect();
+    if !refusals.is_empty() {
+        return Err(LoadFault::Refused { refusals });
     }
 
     let component = native(engine, compiler, &inspection.digest, source.component).await?;
-    let component = import::linker(engine.wasm(), &source.grants)
+    let component = import::linker(engine.wasm(), &linked)
         .and_then(|linker| linker.instantiate_pre(&component))
-        .and_then(RuntimePluginPre::new)
         .map_err(does_not_fit)?;
+    let mut exports =
+        Exports::of(&component, &inspection.profile.roles).map_err(does_not_fit)?;
 
+    let source_is_script = source.script.is_some();
     // Compiled code is the component's alone; what people compare is the script's, too.
     let mut digest = inspection.digest;
     if let Some(script) = source.script {
@@ -237,15 +253,26 @@ pub(crate) async fn load(
         limits: source.limits.unwrap_or_else(|| engine.limits().clone()),
         lane: engine.lane(source.origin == BUILT_IN),
     });
-    let described = describe(engine, &component, &identity, host).await?;
+    let first = First {
+        engine,
+        component: &component,
+        identity: &identity,
+        host,
+    };
+    let described = first.describe(&mut exports).await?;
+    if exports.runtime.is_some() && source_is_script {
+        check_script(&identity)?;
+    }
     let schema = Some(&described.config_schema).filter(|text| !text.is_empty());
     let schema = schema.map(|text| Schema::parse(text)).transpose();
     let schema = schema.map_err(|detail| LoadFault::Describe {
         detail: convert::text(format!("its config-schema is none: {detail}")),
     })?;
     let info = PluginInfo {
-        name: described.name,
+        name: identity.name.to_string(),
         version: described.version,
+        roles: exports.roles(),
+        policy: exports.policy.is_some().then_some(source.policy),
         kinds: described.kinds,
         source: source.origin,
         digest,
@@ -266,6 +293,7 @@ pub(crate) async fn load(
     Ok(Loaded {
         identity,
         component,
+        exports,
         info,
         schema,
     })
@@ -301,38 +329,125 @@ fn does_not_fit(error: wasmtime::Error) -> LoadFault {
     }
 }
 
-async fn describe(
-    engine: &Engine,
-    component: &RuntimePluginPre<CallState>,
-    identity: &Arc<Identity>,
-    host: &Arc<Host>,
-) -> Result<crate::bindings::runtime::Description, LoadFault> {
-    let finished = call::run(
-        engine,
-        component,
-        identity,
-        host,
-        Scope::Plugin,
-        |plugin, store| {
-            Box::pin(async move {
-                plugin
-                    .taskwright_plugin_runtime()
-                    .call_describe(store)
-                    .await
-            })
-        },
-    )
-    .await;
-    let fault = |detail: String| LoadFault::Describe { detail };
-    let mut described = match finished.answer {
-        Ok(described) => described,
-        Err(CallError::Plugin(detail) | CallError::Host(detail)) => return Err(fault(detail)),
-    };
-    if described.name != identity.name.as_str() {
-        return Err(LoadFault::Misnamed {
-            described: convert::text(described.name),
-        });
+/// What a plugin says of itself, whatever it is.
+#[derive(Default)]
+struct Described {
+    version: String,
+    kinds: Vec<String>,
+    config_schema: String,
+}
+
+/// The first calls of a component.
+struct First<'a> {
+    engine: &'a Engine,
+    component: &'a InstancePre<CallState>,
+    identity: &'a Arc<Identity>,
+    host: &'a Arc<Host>,
+}
+
+impl First<'_> {
+    /// Lets it say what it is. A component that can be several things says an empty name for what
+    /// it is not; those exports are taken away.
+    async fn describe(&self, exports: &mut Exports) -> Result<Described, LoadFault> {
+        let mut told = Described::default();
+        if let Some(export) = &exports.runtime {
+            let described = self
+                .ask(export, |guest, store| {
+                    Box::pin(async move { guest.call_describe(store).await })
+                })
+                .await?;
+            if described.name.is_empty() {
+                exports.runtime = None;
+            } else {
+                check_runtime(&described)?;
+                self.check_name(described.name)?;
+                told.version = described.version;
+                told.kinds = described.kinds;
+                told.config_schema = described.config_schema;
+            }
+        }
+        if let Some(export) = &exports.policy {
+            let described = self
+                .ask(export, |guest, store| {
+                    Box::pin(async move { guest.call_describe(store).await })
+                })
+                .await?;
+            if described.name.is_empty() {
+                exports.policy = None;
+            } else {
+                self.check_name(described.name)?;
+                told.version = described.version;
+            }
+        }
+        if let Some(export) = &exports.observer {
+            let described = self
+                .ask(export, |guest, store| {
+                    Box::pin(async move { guest.call_describe(store).await })
+                })
+                .await?;
+            if described.name.is_empty() {
+                exports.observer = None;
+            } else {
+                self.check_name(described.name)?;
+                told.version = described.version;
+            }
+        }
+        if exports.roles().is_empty() {
+            let detail = "it has no name in any of its roles".to_owned();
+            return Err(LoadFault::Describe { detail });
+        }
+        convert::cut(&mut told.version, MOST_WORD_BYTES);
+        Ok(told)
     }
+
+    async fn ask<E: Export, T>(
+        &self,
+        export: &E,
+        function: impl for<'a> FnOnce(
+            &'a E::Guest,
+            &'a mut Store<CallState>,
+        ) -> BoxFuture<'a, wasmtime::Result<T>>,
+    ) -> Result<T, LoadFault> {
+        let (component, scope) = ((self.component, export), Scope::Plugin);
+        let finished = call::run(
+            self.engine,
+            component,
+            self.identity,
+            self.host,
+            scope,
+            function,
+        );
+        finished.await.answer.map_err(|error| match error {
+            CallError::Plugin(detail) | CallError::Host(detail) => LoadFault::Describe { detail },
+        })
+    }
+
+    fn check_name(&self, described: String) -> Result<(), LoadFault> {
+        if described == self.identity.name.as_str() {
+            return Ok(());
+        }
+        Err(LoadFault::Misnamed {
+            described: convert::text(described),
+        })
+    }
+}
+
+/// A script that starts something needs to be lent that, as a component would.
+fn check_script(identity: &Identity) -> Result<(), LoadFault> {
+    let capability = Capability::Process;
+    if identity.grants.allows(capability) {
+        return Ok(());
+    }
+    let refusals = vec![Refusal::NotGranted {
+        plugin: identity.name.to_string(),
+        interface: "taskwright:plugin/process".to_owned(),
+        capability,
+    }];
+    Err(LoadFault::Refused { refusals })
+}
+
+fn check_runtime(described: &runtime::Description) -> Result<(), LoadFault> {
+    let fault = |detail: String| LoadFault::Describe { detail };
     let kinds = &described.kinds;
     let odd = |kind: &String| kind.is_empty() || kind.len() > MOST_WORD_BYTES;
     if kinds.is_empty() || kinds.len() > MOST_KINDS || kinds.iter().any(odd) {
@@ -346,6 +461,32 @@ async fn describe(
             described.config_schema.len()
         )));
     }
-    convert::cut(&mut described.version, MOST_WORD_BYTES);
-    Ok(described)
+    Ok(())
+}
+
+impl Exports {
+    /// Those that the component has.
+    fn of(component: &InstancePre<CallState>, roles: &[Role]) -> wasmtime::Result<Self> {
+        let has = |role| roles.contains(&role);
+        Ok(Self {
+            runtime: has(Role::Runtime)
+                .then(|| runtime::GuestIndices::new(component))
+                .transpose()?,
+            policy: has(Role::Policy)
+                .then(|| policy::GuestIndices::new(component))
+                .transpose()?,
+            observer: has(Role::Observer)
+                .then(|| observer::GuestIndices::new(component))
+                .transpose()?,
+        })
+    }
+
+    fn roles(&self) -> Vec<Role> {
+        let present = [
+            self.runtime.as_ref().map(|_| Role::Runtime),
+            self.policy.as_ref().map(|_| Role::Policy),
+            self.observer.as_ref().map(|_| Role::Observer),
+        ];
+        present.into_iter().flatten().collect()
+    }
 }

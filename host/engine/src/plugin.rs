@@ -6,6 +6,7 @@ use metrics::{Counter, Histogram};
 use taskwright_capability::Capability;
 use taskwright_control::port::StrategyError;
 
+use crate::bindings::runtime;
 use crate::call::CallError;
 use crate::load::Loaded;
 use crate::supervise::{Call, Supervision};
@@ -20,6 +21,8 @@ pub(crate) struct Plugin {
     pub(crate) validate: Function,
     pub(crate) start: Function,
     pub(crate) on_event: Function,
+    pub(crate) review: Function,
+    pub(crate) notice: Function,
 }
 
 /// One export, with the instruments that watch it.
@@ -43,10 +46,20 @@ impl Plugin {
             validate: function("validate"),
             start: function("start"),
             on_event: function("on-event"),
+            review: function("review"),
+            notice: function("notice"),
             supervision: Supervision::default(),
             probed: tokio::sync::Mutex::default(),
             loaded,
         }
+    }
+
+    /// Its export as a runtime.
+    pub(crate) fn runtime(&self) -> Result<&runtime::GuestIndices, StrategyError> {
+        let export = self.loaded.exports.runtime.as_ref();
+        export.ok_or_else(|| StrategyError::Host {
+            message: format!("the plugin {} is no runtime", self.loaded.info.name),
+        })
     }
 
     /// Whether its units are processes of this machine.

@@ -8,13 +8,14 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use taskwright_capability::container::LEAST_MEMORY_BYTES;
 use taskwright_control::port::{
-    PluginInfo, Plugins, SpecProblem, Step, Stepped, Strategies, StrategyError, StrategyEvent,
+    PluginInfo, Plugins, PolicyEntry, Role, SpecProblem, Step, Stepped, Strategies, StrategyError, StrategyEvent,
     StrategyTask,
 };
 use taskwright_model::{Restriction, RuntimeName, TaskSpec};
+use tokio::sync::watch;
 use wasmtime::Store;
 
-use crate::bindings::RuntimePlugin;
+use crate::bindings::{Export, runtime};
 use crate::call::{self, Account, CallError, CallState, Scope};
 use crate::compile::Compiler;
 use crate::convert;
@@ -41,6 +42,10 @@ pub struct Runtimes {
     retired: RwLock<BTreeMap<RuntimeName, Arc<Plugin>>>,
     /// What was to be loaded last and could not be, by the name it has for the operator.
     refused: RwLock<BTreeMap<String, Refused>>,
+    /// The policies among `plugins`, in the order in which they are asked.
+    policies: RwLock<Arc<[PolicyEntry]>>,
+    /// The observers among `plugins`.
+    observers: watch::Sender<Arc<[String]>>,
 }
 
 /// Something that could not be loaded.
@@ -65,6 +70,8 @@ impl Runtimes {
             plugins: RwLock::default(),
             retired: RwLock::default(),
             refused: RwLock::default(),
+            policies: RwLock::new([].into()),
+            observers: watch::Sender::new([].into()),
         }
     }
 
@@ -89,8 +96,50 @@ impl Runtimes {
         self.retired.write().remove(&name);
         let plugin = Arc::new(Plugin::new(loaded));
         self.plugins.write().insert(name, plugin);
+        self.note_roles();
         loads(&info.name, "ok").increment(1);
         Ok(info)
+    }
+
+    /// Keeps the lists of policies and observers, which are asked for more often than plugins
+    /// change.
+    fn note_roles(&self) {
+        let plugins = self.plugins.read();
+        let with = |role: Role| {
+            let infos = plugins.values().map(|plugin| &plugin.loaded.info);
+            infos.filter(move |info| info.roles.contains(&role))
+        };
+        let mut policies: Vec<PolicyEntry> = with(Role::Policy)
+            .map(|info| PolicyEntry {
+                name: info.name.clone(),
+                terms: info.policy.clone().unwrap_or_default(),
+            })
+            .collect();
+        // By name already.
+        policies.sort_by_key(|entry| entry.terms.order);
+        *self.policies.write() = policies.into();
+        let observers: Arc<[String]> = with(Role::Observer).map(|info| info.name.clone()).collect();
+        self.observers.send_if_modified(|known| {
+            let news = *known != observers;
+            *known = observers;
+            news
+        });
+    }
+
+    /// A plugin by name.
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Plugin>> {
+        let name = RuntimeName::parse(name).ok()?;
+        self.plugins.read().get(&name).cloned()
+    }
+
+    /// The policies in the order in which they are asked.
+    pub(crate) fn policies(&self) -> Arc<[PolicyEntry]> {
+        self.policies.read().clone()
+    }
+
+    /// The names of the observers.
+    pub(crate) fn observers(&self) -> watch::Receiver<Arc<[String]>> {
+        self.observers.subscribe()
     }
 
     /// Tells people of a plugin that could not even be read, until it can be.
@@ -112,6 +161,7 @@ impl Runtimes {
         let Some(gone) = self.plugins.write().remove(&name) else {
             return;
         };
+        self.note_roles();
         let mut retired = self.retired.write();
         if retired.len() >= MOST_RETIRED {
             retired.pop_first();
@@ -135,13 +185,13 @@ impl Runtimes {
         })
     }
 
-    async fn call<T, U>(
+    pub(crate) async fn call<E: Export, T, U>(
         &self,
-        plugin: &Plugin,
+        (plugin, export): (&Plugin, &E),
         function: &Function,
         scope: Scope,
         guest: impl for<'a> FnOnce(
-            &'a RuntimePlugin,
+            &'a E::Guest,
             &'a mut Store<CallState>,
         ) -> BoxFuture<'a, wasmtime::Result<T>>,
         read: impl FnOnce(T) -> Result<U, CallError>,
@@ -149,7 +199,7 @@ impl Runtimes {
         let loaded = &plugin.loaded;
         let finished = call::run(
             &self.engine,
-            &loaded.component,
+            (&loaded.component, export),
             &loaded.identity,
             &self.host,
             scope,
@@ -178,7 +228,7 @@ impl Runtimes {
         function: &Function,
         scope: Scope,
         guest: impl for<'a> FnOnce(
-            &'a RuntimePlugin,
+            &'a runtime::Guest,
             &'a mut Store<CallState>,
         ) -> BoxFuture<'a, wasmtime::Result<T>>,
         read: impl FnOnce(T) -> Result<U, CallError>,
@@ -187,8 +237,10 @@ impl Runtimes {
             Some(_) => Call::Attempt,
             None => Call::Check,
         };
+        let export = plugin.runtime()?;
         plugin.admit(call)?;
-        let answer = self.call(plugin, function, scope, guest, read).await;
+        let answer = self.call((plugin, export), function, scope, guest, read);
+        let answer = answer.await;
         answer
             .inspect(|_| plugin.supervision.went_well(call))
             .map_err(|error| plugin.failed(error))
@@ -242,16 +294,15 @@ impl Runtimes {
         {
             return answer.clone();
         }
+        let Some(export) = &plugin.loaded.exports.runtime else {
+            return Ok(());
+        };
         let answer = self
             .call(
-                plugin,
+                (plugin, export),
                 &plugin.probe,
                 Scope::Plugin,
-                |guest, store| {
-                    Box::pin(
-                        async move { guest.taskwright_plugin_runtime().call_probe(store).await },
-                    )
-                },
+                |guest, store| Box::pin(async move { guest.call_probe(store).await }),
                 |answer| Ok(answer.map_err(convert::text)),
             )
             .await;
@@ -355,10 +406,7 @@ impl Strategies for Runtimes {
                     &plugin.validate,
                     Scope::Check(task.clone()),
                     |guest, store| {
-                        Box::pin(async move {
-                            let runtime = guest.taskwright_plugin_runtime();
-                            runtime.call_validate(store, &record).await
-                        })
+                        Box::pin(async move { guest.call_validate(store, &record).await })
                     },
                     |answer| Ok(convert::problems(answer)),
                 )
@@ -379,10 +427,7 @@ impl Strategies for Runtimes {
                     &plugin.start,
                     Scope::Attempt(task),
                     |guest, store| {
-                        Box::pin(async move {
-                            let runtime = guest.taskwright_plugin_runtime();
-                            runtime.call_start(store, &record).await
-                        })
+                        Box::pin(async move { guest.call_start(store, &record).await })
                     },
                     |answer| convert::step(answer, None),
                 )
@@ -412,8 +457,7 @@ impl Strategies for Runtimes {
                     Scope::Attempt(task),
                     |guest, store| {
                         Box::pin(async move {
-                            let runtime = guest.taskwright_plugin_runtime();
-                            runtime.call_on_event(store, &record, &state, &told).await
+                            guest.call_on_event(store, &record, &state, &told).await
                         })
                     },
                     |answer| convert::step(answer, seen),
@@ -430,6 +474,8 @@ impl Refused {
         PluginInfo {
             name: name.to_owned(),
             version: String::new(),
+            roles: Vec::new(),
+            policy: None,
             kinds: Vec::new(),
             source: self.origin.clone(),
             digest: String::new(),

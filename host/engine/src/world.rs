@@ -7,6 +7,7 @@
 use std::sync::LazyLock;
 
 use taskwright_capability::{Capability, Grants};
+use taskwright_control::port::Role;
 use wit_component::DecodedWasm;
 use wit_parser::{InterfaceId, Resolve, SourceMap, WorldId, WorldItem};
 
@@ -17,8 +18,12 @@ mod shape;
 
 pub use refusal::{Refusal, Side};
 
-/// The interface whose export makes a component a runtime.
-pub const RUNTIME: &str = "taskwright:plugin/runtime";
+/// The interfaces whose export makes a component a plugin, and the role it then has.
+pub const ROLES: [(&str, Role); 3] = [
+    ("taskwright:plugin/runtime", Role::Runtime),
+    ("taskwright:plugin/policy", Role::Policy),
+    ("taskwright:plugin/observer", Role::Observer),
+];
 /// Interfaces of ours begin with this.
 const OURS: &str = "taskwright:plugin/";
 /// How everything of WebAssembly begins.
@@ -38,6 +43,8 @@ const INERT: [&str; 5] = [
 /// What a component is and needs, by its own account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
+    /// What it can be.
+    pub roles: Vec<Role>,
     /// The interfaces it exports, with versions.
     pub exports: Vec<String>,
     /// The interfaces it imports, with versions; those of inert WASI left out.
@@ -82,6 +89,8 @@ impl World {
     pub(crate) fn profile(&self) -> Profile {
         let mut profile = Profile::default();
         for found in self.interfaces(Side::Exports) {
+            let role = ROLES.iter().find(|(interface, _)| found.name == *interface);
+            profile.roles.extend(role.map(|(_, role)| *role));
             profile.exports.push(found.full_name());
         }
         for found in self.interfaces(Side::Imports) {
@@ -123,18 +132,21 @@ impl World {
             }
             self.compare(&found, Side::Imports, &ours, &mut refusals);
         }
-        let runtime = self
-            .interfaces(Side::Exports)
-            .find(|found| found.name == RUNTIME);
-        match (runtime, HOST.interface(RUNTIME)) {
-            (Some(found), Some(ours)) => {
-                if self.same_track(&found, Side::Exports, &ours, &mut refusals) {
-                    self.compare(&found, Side::Exports, &ours, &mut refusals);
-                }
+        let mut has_role = false;
+        for found in self.interfaces(Side::Exports) {
+            let is_role = ROLES.iter().any(|(interface, _)| found.name == *interface);
+            let Some(ours) = HOST.interface(&found.name).filter(|_| is_role) else {
+                continue;
+            };
+            has_role = true;
+            if self.same_track(&found, Side::Exports, &ours, &mut refusals) {
+                self.compare(&found, Side::Exports, &ours, &mut refusals);
             }
-            _ => refusals.push(Refusal::NoKind {
+        }
+        if !has_role {
+            refusals.push(Refusal::NoKind {
                 exports: self.profile().exports,
-            }),
+            });
         }
         refusals
     }
@@ -245,6 +257,8 @@ static HOST: LazyLock<HostWorld> = LazyLock::new(|| {
         "files.wit",
         "settings.wit",
         "log.wit",
+        "policy.wit",
+        "observer.wit",
         "world.wit"
     );
     let mut resolve = Resolve::default();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::review::Hold;
 use crate::state::TaskState;
 use crate::task::Task;
 use crate::time::Timestamp;
@@ -45,6 +46,8 @@ pub enum Due {
     IdleCheck,
     /// A waiting retry may launch.
     Retry,
+    /// Nobody answered what a policy asked.
+    Answer,
     /// The attempt should long have been stopped: the host ends it itself.
     StopOverdue,
 }
@@ -67,7 +70,11 @@ pub fn next_due(task: &Task, last_output: Option<Timestamp>) -> Option<(Timestam
                 None
             };
             let retry = not_before.map(|moment| (moment, Due::Retry));
-            earliest(queue, retry)
+            let answer = match task.hold() {
+                Some(Hold::Asked { until, .. }) => Some((*until, Due::Answer)),
+                Some(Hold::Broken { .. }) | None => None,
+            };
+            earliest(earliest(queue, retry), answer)
         }
         TaskState::Starting { since } => at(*since, limits.start, Due::Limit(Limit::Start)),
         TaskState::Running { since } => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::deadline::Due;
 use crate::id::AttemptNumber;
 use crate::outcome::Outcome;
+use crate::review::{Answer, Round};
 use crate::task::{ProcessIdentity, Remarks};
 
 /// Something that happened, said to the machine in [`crate::state::apply`].
@@ -42,6 +43,17 @@ pub enum Event {
         outcome: Outcome,
         /// What people are to see of it.
         remarks: Remarks,
+    },
+    /// Policies were asked before a launch.
+    Reviewed(Box<Round>),
+    /// Somebody decided about what a policy asked.
+    Answered {
+        /// What was decided.
+        answer: Answer,
+        /// By whom.
+        by: String,
+        /// Why, for people; may be empty.
+        reason: String,
     },
     /// Somebody wants it stopped.
     StopRequested {
@@ -82,6 +94,18 @@ pub enum Effect {
 pub enum Happening {
     /// Accepted.
     Submitted,
+    /// Policies hold it back.
+    Held {
+        /// The policies.
+        policies: Vec<String>,
+        /// What they ask, or why they gave no verdict.
+        why: String,
+    },
+    /// Somebody decided that it may run.
+    Approved {
+        /// Who; nobody when the question's time was over.
+        by: String,
+    },
     /// An attempt was launched.
     Launched(AttemptNumber),
     /// An attempt runs.
@@ -109,6 +133,8 @@ impl Happening {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Submitted => "submitted",
+            Self::Held { .. } => "held",
+            Self::Approved { .. } => "approved",
             Self::Launched(_) => "launched",
             Self::Running(_) => "running",
             Self::Stopping(_) => "stopping",
@@ -135,6 +161,12 @@ pub enum Refusal {
     /// An attempt is being made already.
     #[error("an attempt is being made already")]
     AlreadyStarted,
+    /// Policies hold it back.
+    #[error("policies hold the task back")]
+    Held,
+    /// Nobody asks anything about it.
+    #[error("no policy asks anything about the task")]
+    NotAsked,
     /// What was due is no longer due.
     #[error("nothing is due")]
     NotDue,

@@ -13,6 +13,7 @@
 //! | [`event`] | what may happen to a task, what it makes us do |
 //! | [`outcome`] | how it ended, and whose doing that was |
 //! | [`deadline`] | queue, start, idle, run and grace limits as arithmetic |
+//! | [`review`] | what policies and people said about it, and what holds it back |
 //! | [`retry`] | whether another attempt is due, and when |
 //! | [`time`] | the one kind of timestamp |
 
@@ -22,6 +23,7 @@ pub mod event;
 pub mod id;
 pub mod outcome;
 pub mod retry;
+pub mod review;
 pub mod spec;
 pub mod state;
 pub mod task;
@@ -36,6 +38,7 @@ pub use id::{
     AttemptNumber, IdError, Namespace, RuntimeName, TaskId, TaskKey, TaskName, UnitKey, UnitName,
 };
 pub use outcome::{ExitStatus, Fault, Outcome};
+pub use review::{Answer, Answered, Decision, Hold, Mode, Review, Round, Said, Stage, Verdict};
 pub use spec::{EnvVar, ProcessSpec, RetryPolicy, TaskSpec, TimeLimits, Work};
 pub use state::{StopReason, TaskState};
 pub use task::{Attempt, Part, PartState, ProcessIdentity, Remarks, Task};

@@ -102,16 +102,19 @@ pub enum Fault {
     Sandbox,
     /// The process whose namespaces were to be entered is not there, ended, or was replaced.
     Target,
+    /// A policy gave no verdict.
+    Policy,
 }
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Machine,
         Self::Image,
         Self::ContainerRuntime,
         Self::Sandbox,
         Self::Target,
+        Self::Policy,
     ];
 
     /// The cause of an outcome that it brings about.
@@ -123,6 +126,7 @@ impl Fault {
             Self::ContainerRuntime => "runtime-unavailable",
             Self::Sandbox => "sandbox-lost",
             Self::Target => "target-lost",
+            Self::Policy => "policy-error",
         }
     }
 }

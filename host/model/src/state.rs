@@ -21,13 +21,15 @@
 //! *Deleting* is a wish beside the state: the task is stopped if need be, and
 //! removed once it has ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::deadline::{Due, Limit};
 use crate::event::{Effect, Event, Happening, Refusal};
 use crate::id::AttemptNumber;
-use crate::outcome::Outcome;
+use crate::outcome::{Fault, Outcome};
 use crate::retry;
+use crate::review::{Answer, Answered, Decision, Hold, LONGEST_BROKEN, Round};
 use crate::task::{Attempt, Remarks, Task};
 use crate::time::Timestamp;
 
@@ -128,6 +130,7 @@ pub fn apply(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refu
 
 fn pending(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refusal> {
     match event {
+        Event::Launched if task.hold().is_some() => Err(Refusal::Held),
         Event::Launched => {
             let mut next = task.clone();
             let number = AttemptNumber(task.attempts.len() as u32 + 1);
@@ -167,6 +170,15 @@ fn pending(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refusa
             next.state = TaskState::Pending { not_before: None };
             Ok((next, Vec::new()))
         }
+        Event::Reviewed(round) => Ok(reviewed(task, round, now)),
+        Event::Answered { answer, by, reason } => answered(task, (*answer, by, reason), now),
+        Event::Due(Due::Answer) => match task.hold() {
+            Some(Hold::Asked { otherwise, .. }) => {
+                let reason = "nobody answered in time";
+                answered(task, (*otherwise, "", reason), now)
+            }
+            Some(Hold::Broken { .. }) | None => Err(Refusal::NotDue),
+        },
         Event::Due(Due::Limit(_) | Due::IdleCheck | Due::StopOverdue) => Err(Refusal::NotDue),
         Event::Started { .. } | Event::Progressed { .. } | Event::AttemptEnded { .. } => {
             Err(Refusal::NotStarted)
@@ -201,15 +213,19 @@ fn starting(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refus
             let reason = StopReason::TimedOut(Limit::Start);
             Ok(begin_stop(task.clone(), reason, None, now))
         }
-        Event::Due(Due::Limit(_) | Due::IdleCheck | Due::Retry | Due::StopOverdue) => {
-            Err(Refusal::NotDue)
-        }
+        Event::Due(
+            Due::Limit(_) | Due::IdleCheck | Due::Retry | Due::Answer | Due::StopOverdue,
+        ) => Err(Refusal::NotDue),
+        Event::Reviewed(_) => Err(Refusal::AlreadyStarted),
+        Event::Answered { .. } => Err(Refusal::NotAsked),
     }
 }
 
 fn running(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refusal> {
     match event {
-        Event::Launched | Event::Started { .. } => Err(Refusal::AlreadyStarted),
+        Event::Launched | Event::Started { .. } | Event::Reviewed(_) => {
+            Err(Refusal::AlreadyStarted)
+        }
         Event::Progressed { .. } => with_progress(task, event),
         Event::AttemptEnded {
             attempt,
@@ -231,8 +247,10 @@ fn running(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refusa
             Due::Limit(Limit::Queue | Limit::Start)
             | Due::IdleCheck
             | Due::Retry
+            | Due::Answer
             | Due::StopOverdue,
         ) => Err(Refusal::NotDue),
+        Event::Answered { .. } => Err(Refusal::NotAsked),
     }
 }
 
@@ -243,7 +261,8 @@ fn stopping(
     (since, reason, grace): (Timestamp, StopReason, Duration),
 ) -> Result<Applied, Refusal> {
     match event {
-        Event::Launched => Err(Refusal::AlreadyStarted),
+        Event::Launched | Event::Reviewed(_) => Err(Refusal::AlreadyStarted),
+        Event::Answered { .. } => Err(Refusal::NotAsked),
         // The start was under way when the stop came: what it started must hear of it too.
         Event::Started { attempt, .. } => {
             let mut next = for_attempt(task, *attempt)?;
@@ -292,7 +311,9 @@ fn stopping(
             effects.extend(ending);
             Ok((next, effects))
         }
-        Event::Due(Due::Limit(_) | Due::IdleCheck | Due::Retry) => Err(Refusal::NotDue),
+        Event::Due(Due::Limit(_) | Due::IdleCheck | Due::Retry | Due::Answer) => {
+            Err(Refusal::NotDue)
+        }
     }
 }
 
@@ -310,8 +331,79 @@ fn ended(task: &Task, event: &Event, now: Timestamp) -> Result<Applied, Refusal>
         | Event::Progressed { .. }
         | Event::AttemptEnded { .. }
         | Event::StopRequested { .. }
+        | Event::Reviewed(_)
+        | Event::Answered { .. }
         | Event::Due(_) => Err(Refusal::AlreadyEnded),
     }
+}
+
+/// What a round of questions before a launch makes of a task that waits.
+fn reviewed(task: &Task, round: &Round, now: Timestamp) -> Applied {
+    let mut next = task.clone();
+    next.take_round(round, now);
+    if let Decision::Deny { policy, reason, .. } = &round.decision {
+        let (policy, reason) = (policy.clone(), reason.clone());
+        return end(next, Outcome::Denied { policy, reason }, now);
+    }
+    if let Some(Hold::Broken {
+        policy,
+        message,
+        since,
+        ..
+    }) = next.hold()
+        && now.since(*since) >= LONGEST_BROKEN
+    {
+        let outcome = Outcome::Infrastructure {
+            fault: Fault::Policy,
+            message: format!("policy {policy} gave no verdict: {message}"),
+        };
+        return end(next, outcome, now);
+    }
+    let is_new = |held: &&Hold| {
+        let kind = |hold| std::mem::discriminant::<Hold>(hold);
+        task.hold().is_none_or(|before| kind(before) != kind(held))
+    };
+    let held = next.hold().filter(is_new);
+    let told = held.map(Hold::told);
+    (next, told.into_iter().map(Effect::Tell).collect())
+}
+
+/// Somebody decided about what policies asked, or nobody did in time.
+fn answered(
+    task: &Task,
+    (answer, by, reason): (Answer, &str, &str),
+    now: Timestamp,
+) -> Result<Applied, Refusal> {
+    let (Some(review), Some(Hold::Asked { policies, .. })) = (&task.review, task.hold()) else {
+        return Err(Refusal::NotAsked);
+    };
+    let asked_by = policies.join(", ");
+    let answered = Answered {
+        policies: policies.clone(),
+        answer,
+        by: by.to_owned(),
+        reason: reason.to_owned(),
+        at: now,
+    };
+    let mut review = (**review).clone();
+    review.answer(answered);
+    let mut next = task.clone();
+    next.review = Some(review.into());
+    Ok(match answer {
+        Answer::Approve => {
+            let by = by.to_owned();
+            (next, vec![Effect::Tell(Happening::Approved { by })])
+        }
+        Answer::Deny => {
+            let reason = match (by, reason) {
+                ("", reason) => reason.to_owned(),
+                (by, "") => format!("{by} decided so"),
+                (by, reason) => format!("{by} decided so: {reason}"),
+            };
+            let policy = asked_by;
+            end(next, Outcome::Denied { policy, reason }, now)
+        }
+    })
 }
 
 /// The number of the newest attempt; every state but Pending has one.
@@ -472,6 +564,11 @@ fn attempt_ended(mut task: Task, outcome: Outcome, now: Timestamp) -> Applied {
 }
 
 fn end(mut task: Task, outcome: Outcome, now: Timestamp) -> Applied {
+    if task.hold().is_some()
+        && let Some(review) = &mut task.review
+    {
+        Arc::make_mut(review).hold = None;
+    }
     task.state = TaskState::Ended {
         at: now,
         outcome: outcome.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::confinement::Enforced;
 use crate::id::{AttemptNumber, RuntimeName, TaskId, TaskKey};
 use crate::outcome::Outcome;
+use crate::review::{Decision, Hold, Review, Round, pause_after};
 use crate::spec::TaskSpec;
 use crate::state::TaskState;
 use crate::time::Timestamp;
@@ -28,6 +29,8 @@ pub struct Task {
     pub attempts: Vec<Attempt>,
     /// Since when it is wished away. A wish, not a state: it ends first.
     pub deleting_since: Option<Timestamp>,
+    /// What policies and people said; `None` as long as nobody was asked.
+    pub review: Option<Arc<Review>>,
 }
 
 impl Task {
@@ -49,7 +52,48 @@ impl Task {
             state: TaskState::Pending { not_before: None },
             attempts: Vec::new(),
             deleting_since: None,
+            review: None,
         }
+    }
+
+    /// The task after a round of questions at its submission.
+    #[must_use]
+    pub fn reviewed(mut self, round: &Round) -> Self {
+        let now = self.submitted_at;
+        self.take_round(round, now);
+        self
+    }
+
+    /// Takes over what a round of questions came to, but for a denial, which ends it.
+    pub(crate) fn take_round(&mut self, round: &Round, now: Timestamp) {
+        if round.verdicts.is_empty() && round.decision == Decision::Pass && self.review.is_none() {
+            return;
+        }
+        let mut review = self.review.as_deref().cloned().unwrap_or_default();
+        review.take(round, &self.spec, now);
+        if let Some((spec, runtime)) = &round.changed {
+            self.spec = spec.clone();
+            self.runtime = runtime.clone();
+        }
+        let not_before = match &review.hold {
+            Some(Hold::Broken { tries, .. }) => Some(now.plus(pause_after(*tries))),
+            Some(Hold::Asked { .. }) | None => None,
+        };
+        self.state = TaskState::Pending { not_before };
+        self.review = Some(review.into());
+    }
+
+    /// What holds it back.
+    #[must_use]
+    pub fn hold(&self) -> Option<&Hold> {
+        self.review.as_ref()?.hold.as_ref()
+    }
+
+    /// What was submitted, before policies changed it.
+    #[must_use]
+    pub fn submitted_spec(&self) -> &Arc<TaskSpec> {
+        let submitted = self.review.as_ref().and_then(|review| review.submitted.as_ref());
+        submitted.unwrap_or(&self.spec)
     }
 
     /// The newest attempt.

@@ -4,14 +4,18 @@
 //! The host hands the text over as the setting `script` and its file's name as `script-file`.
 //! Every call reads it anew in a fresh instance; nothing of it is asked once a task runs. What a
 //! script may say is in [`script`], what it is told and answers in [`value`]; this file only
-//! asks the host.
+//! asks the host. A script is a runtime by its `start`, a policy by its `review`, an observer by
+//! its `notice`, and may be all of them.
 
 mod script;
 mod value;
 
 use taskwright_plugin_sdk::command::{self, MAIN};
+use taskwright_plugin_sdk::observer::{self, Observer};
+use taskwright_plugin_sdk::policy::{self, Denial, Policy, Request, Verdict};
 use taskwright_plugin_sdk::{
-    Description, Event, Failure, Problem, Runtime, Step, Task, export, log, process, settings,
+    Description, Event, Failure, Problem, Runtime, Step, Task, export, export_observer,
+    export_policy, log, process, settings,
 };
 
 use self::script::{Fault, Script, Surroundings};
@@ -35,10 +39,12 @@ impl Runtime for ScriptRuntime {
 
     fn validate(task: Task) -> Result<(), Vec<Problem>> {
         // Its start is only tried here, so it prints when it is meant.
-        let problems = match read(Prints::Dropped).and_then(|script| script.problems(&task)) {
-            Ok(problems) => problems,
-            Err(fault) => give_up(&fault),
-        };
+        let script = read(Prints::Dropped).unwrap_or_else(|fault| give_up(&fault));
+        let problems = script.problems(&task).unwrap_or_else(|fault| {
+            // It was read, so this is about this task: giving up would let one submitter put the
+            // script to rest for all.
+            vec![command::problem("", &fault.to_string())]
+        });
         if problems.is_empty() {
             Ok(())
         } else {
@@ -59,6 +65,46 @@ impl Runtime for ScriptRuntime {
 }
 
 export!(ScriptRuntime);
+
+struct ScriptPolicy;
+
+impl Policy for ScriptPolicy {
+    fn describe() -> policy::Description {
+        let described = read(Prints::Logged).and_then(|script| script.describe_as("review"));
+        let (name, version) = described.unwrap_or_else(|fault| give_up(&fault));
+        policy::Description { name, version }
+    }
+
+    fn review(request: Request) -> Result<Verdict, String> {
+        match read(Prints::Logged).and_then(|script| script.verdict(&request)) {
+            Ok(verdict) => Ok(verdict),
+            Err(Fault::Refused(reason)) => {
+                let field = String::new();
+                Ok(Verdict::Deny(Denial { reason, field }))
+            }
+            Err(Fault::Broken(sentence)) => Err(sentence),
+        }
+    }
+}
+
+export_policy!(ScriptPolicy);
+
+struct ScriptObserver;
+
+impl Observer for ScriptObserver {
+    fn describe() -> observer::Description {
+        let described = read(Prints::Logged).and_then(|script| script.describe_as("notice"));
+        let (name, version) = described.unwrap_or_else(|fault| give_up(&fault));
+        observer::Description { name, version }
+    }
+
+    fn notice(event: observer::Event) -> Result<(), String> {
+        let noticed = read(Prints::Logged).and_then(|script| script.notice(&event));
+        noticed.map_err(|fault| fault.to_string())
+    }
+}
+
+export_observer!(ScriptObserver);
 
 /// What becomes of what a script prints.
 #[derive(Clone, Copy)]

@@ -10,8 +10,10 @@ use rhai::packages::{
     BasicArrayPackage, BasicMapPackage, BasicMathPackage, CorePackage, LogicPackage,
     MoreStringPackage, Package as _,
 };
-use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, ParseError, Position, Scope};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, Map, ParseError, Position, Scope};
 use taskwright_plugin_sdk::command::{self, KIND};
+use taskwright_plugin_sdk::observer::Event;
+use taskwright_plugin_sdk::policy::{Request, Verdict};
 use taskwright_plugin_sdk::{Description, Problem, SpawnRequest, Task};
 
 use crate::value;
@@ -30,6 +32,19 @@ const MOST_ELEMENTS: usize = 100_000;
 const MOST_KEYS: usize = 10_000;
 /// Characters of a line that are shown with what is wrong with it.
 const MOST_SHOWN: usize = 120;
+
+/// The functions that make a script what it is, and what each is told.
+const ROLES: [(&str, &str); 3] = [
+    ("start", "task"),
+    ("review", "request"),
+    ("notice", "event"),
+];
+
+/// What a function of a script is given.
+enum Arguments {
+    None,
+    One(Map),
+}
 
 /// What a script may ask for beside its task.
 pub(crate) struct Surroundings {
@@ -105,18 +120,63 @@ impl Script {
                 why,
             )));
         }
-        for (function, parameters) in [("describe", 0), ("start", 1)] {
-            if !self.has(function, parameters) {
-                let words = ["", "task"].get(parameters).unwrap_or(&"");
-                return Err(self.broken(&format!("there is no `fn {function}({words})`")));
-            }
+        let roles = ROLES.map(|(function, _)| function);
+        if !roles.iter().any(|function| self.has(function, 1)) {
+            let wanted = ROLES.map(|(function, word)| format!("`fn {function}({word})`"));
+            let why = format!("there is none of {}", wanted.join(", "));
+            return Err(self.broken(&why));
         }
-        let name = self
-            .file
-            .rsplit_once('.')
-            .map_or(&*self.file, |parts| parts.0);
-        let said = self.call("describe", None)?;
+        let name = match self.has("start", 1) {
+            true => self.name(),
+            // Another of its roles has it.
+            false => "",
+        };
+        if !self.has("describe", 0) {
+            // A policy and an observer have nothing to say that must be said.
+            if !name.is_empty() {
+                return Err(self.broken("there is no `fn describe()`"));
+            }
+            return Ok(value::nothing());
+        }
+        let said = self.call("describe", Arguments::None)?;
         value::description(name, said).map_err(|why| self.broken(&format!("describe() {why}")))
+    }
+
+    /// Its name and version, if it has this function; else no name.
+    ///
+    /// # Errors
+    /// As [`Script::describe`].
+    pub(crate) fn describe_as(&self, function: &str) -> Result<(String, String), Fault> {
+        let version = self.describe()?.version;
+        let name = match self.has(function, 1) {
+            true => self.name(),
+            false => "",
+        };
+        Ok((name.to_owned(), version))
+    }
+
+    /// What it says about a task that is to run.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(crate) fn verdict(&self, request: &Request) -> Result<Verdict, Fault> {
+        let asked = value::asked(request).map_err(Fault::Broken)?;
+        let said = self.call("review", Arguments::One(asked))?;
+        value::verdict(said).map_err(|why| self.broken(&format!("review(request) {why}")))
+    }
+
+    /// Tells it of an event.
+    ///
+    /// # Errors
+    /// [`Fault`]; one that it threw says that the event is to be told again.
+    pub(crate) fn notice(&self, event: &Event) -> Result<(), Fault> {
+        let event = value::event(event).map_err(Fault::Broken)?;
+        self.call("notice", Arguments::One(event)).map(|_| ())
+    }
+
+    fn name(&self) -> &str {
+        let parts = self.file.rsplit_once('.');
+        parts.map_or(&*self.file, |parts| parts.0)
     }
 
     /// Everything that keeps a task from being started, all of it at once.
@@ -129,7 +189,7 @@ impl Script {
             found.extend(command::problems(task));
         }
         if self.has("validate", 1) {
-            match self.call("validate", Some(task)) {
+            match self.call("validate", self.about(task)?) {
                 Ok(said) => found.extend(
                     value::problems(said)
                         .map_err(|why| self.broken(&format!("validate(task) {why}")))?,
@@ -160,7 +220,7 @@ impl Script {
     /// # Errors
     /// [`Fault`].
     pub(crate) fn request(&self, task: &Task) -> Result<SpawnRequest, Fault> {
-        let said = self.call("start", Some(task))?;
+        let said = self.call("start", self.about(task)?)?;
         value::request(said, task).map_err(|why| self.broken(&format!("start(task) {why}")))
     }
 
@@ -169,20 +229,23 @@ impl Script {
         functions.any(|found| found.name == function && found.params.len() == parameters)
     }
 
-    fn call(&self, function: &str, task: Option<&Task>) -> Result<Dynamic, Fault> {
-        let task = task.map(value::task).transpose().map_err(Fault::Broken)?;
+    fn about(&self, task: &Task) -> Result<Arguments, Fault> {
+        value::task(task).map(Arguments::One).map_err(Fault::Broken)
+    }
+
+    fn call(&self, function: &str, arguments: Arguments) -> Result<Dynamic, Fault> {
         let options = CallFnOptions::new().eval_ast(false);
         let mut scope = Scope::new();
         let functions = &self.functions;
-        let answer = match task {
-            Some(task) => self.engine.call_fn_with_options::<Dynamic>(
+        let answer = match arguments {
+            Arguments::One(map) => self.engine.call_fn_with_options::<Dynamic>(
                 options,
                 &mut scope,
                 functions,
                 function,
-                (task,),
+                (map,),
             ),
-            None => self.engine.call_fn_with_options::<Dynamic>(
+            Arguments::None => self.engine.call_fn_with_options::<Dynamic>(
                 options,
                 &mut scope,
                 functions,

@@ -3,6 +3,8 @@
 use rhai::{Array, Dynamic, ImmutableString, Map};
 use serde_json::Value;
 use taskwright_plugin_sdk::command::{self, KIND};
+use taskwright_plugin_sdk::observer::Event;
+use taskwright_plugin_sdk::policy::{Answer, Change, Denial, Question, Request, Stage, Verdict};
 use taskwright_plugin_sdk::{Description, EnvVar, Problem, SpawnRequest, Task};
 
 /// A task, as a script sees it.
@@ -91,6 +93,105 @@ fn to_json(value: Dynamic) -> Result<Value, String> {
     entries
         .collect::<Result<serde_json::Map<_, _>, String>>()
         .map(Value::Object)
+}
+
+/// A task that is to run, as a policy sees it.
+///
+/// # Errors
+/// When the host hands over something that is no JSON.
+pub(crate) fn asked(request: &Request) -> Result<Map, String> {
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Dynamic| map.insert(key.into(), value);
+    let stage = match request.stage {
+        Stage::Submit => "submit",
+        Stage::Launch => "launch",
+    };
+    put("stage", stage.into());
+    put("id", request.id.clone().into());
+    put("namespace", request.namespace.clone().into());
+    put("name", request.name.clone().into());
+    put("attempt", i64::from(request.attempt).into());
+    put("runtime", request.runtime.clone().into());
+    put("approved", request.approved.into());
+    put("task", document("document", &request.task)?);
+    Ok(map)
+}
+
+/// An event, as an observer sees it.
+///
+/// # Errors
+/// When the host hands over something that is no JSON.
+pub(crate) fn event(event: &Event) -> Result<Map, String> {
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Dynamic| map.insert(key.into(), value);
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX).into();
+    put("sequence", number(event.sequence));
+    put("at_ms", number(event.at_ms));
+    put("kind", event.kind.clone().into());
+    put("id", event.id.clone().into());
+    put("namespace", event.namespace.clone().into());
+    put("name", event.name.clone().into());
+    put("missed", number(event.missed));
+    put("document", document("event", &event.document)?);
+    Ok(map)
+}
+
+/// What `review(request)` gave: nothing, or a map with one of `change`, `deny` and `ask`.
+///
+/// # Errors
+/// What is wrong with it, to be read after `review(request)`.
+pub(crate) fn verdict(said: Dynamic) -> Result<Verdict, String> {
+    if said.is_unit() {
+        return Ok(Verdict::Allow);
+    }
+    let mut said = Keys::of(said)?;
+    let word = |said: &mut Keys, key: &str| match said.take(key) {
+        Some(value) => text(key, value),
+        None => Ok(String::new()),
+    };
+    let verdict = if let Some(patch) = said.take("change") {
+        let patch = to_json(patch).map_err(|why| format!("has a change that is no JSON: {why}"))?;
+        Verdict::Change(Change {
+            patch: patch.to_string(),
+            reason: word(&mut said, "reason")?,
+        })
+    } else if let Some(reason) = said.take("deny") {
+        Verdict::Deny(Denial {
+            reason: text("deny", reason)?,
+            field: word(&mut said, "field")?,
+        })
+    } else if let Some(question) = said.take("ask") {
+        let seconds = said.take("within_seconds");
+        let seconds = seconds.map(|value| {
+            let problem = wrong("within_seconds", &value, "a whole number");
+            value.as_int().map_err(|_| problem)
+        });
+        let seconds = seconds.transpose()?.map(|seconds| seconds.max(0) as u64);
+        Verdict::Ask(Question {
+            text: text("ask", question)?,
+            within_ms: seconds.map(|seconds| seconds.saturating_mul(1000)),
+            otherwise: match word(&mut said, "otherwise")?.as_str() {
+                "" => None,
+                "approve" => Some(Answer::Approve),
+                "deny" => Some(Answer::Deny),
+                other => return Err(format!("gave otherwise as {other:?}; there is approve, deny")),
+            },
+        })
+    } else {
+        return Err("gave a map without `change`, `deny` or `ask`".to_owned());
+    };
+    said.end("change with reason, deny with field, ask with within_seconds and otherwise")?;
+    Ok(verdict)
+}
+
+/// What a script says that has nothing to say.
+pub(crate) fn nothing() -> Description {
+    Description {
+        name: String::new(),
+        version: String::new(),
+        kinds: Vec::new(),
+        config_schema: String::new(),
+    }
 }
 
 /// What `describe()` gave. The name is that of the file.

@@ -10,10 +10,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use taskwright_model::{
     Attempt, Confinement, ExitStatus, Outcome, Part, ProcessSpec, RetryPolicy, Task, TaskId,
-    TaskState, TimeLimits, Work,
+    TaskState, TimeLimits, User, Work,
 };
 
 use super::parse::{CONTAINER, POD_TEMPLATE};
+use super::review::ReviewView;
 use super::status::{Millis, State, Terminated, WholeSeconds};
 use crate::auth::{Caller, Scope};
 use crate::problem::FieldProblem;
@@ -96,6 +97,9 @@ pub(crate) struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     config: Option<Cow<'a, RawValue>>,
+    /// What policies and people said about it, where any was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    review: Option<ReviewView<'a>>,
     /// How it ended, once it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeView<'a>>,
@@ -155,7 +159,7 @@ struct LastState<'a> {
 #[derive(Clone, Copy, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Process)]
-struct ProcessView<'a> {
+pub(super) struct ProcessView<'a> {
     /// The program and its first arguments.
     command: &'a [String],
     /// Further arguments.
@@ -209,7 +213,7 @@ struct EnvVarView<'a> {
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Limits)]
-struct LimitsView {
+pub(super) struct LimitsView {
     /// From submission to the first attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_seconds: Option<f64>,
@@ -227,7 +231,7 @@ struct LimitsView {
 }
 
 impl LimitsView {
-    fn of(limits: &TimeLimits) -> Self {
+    pub(super) fn of(limits: &TimeLimits) -> Self {
         let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
         Self {
             queue_seconds: seconds(limits.queue),
@@ -243,7 +247,7 @@ impl LimitsView {
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Retry)]
-struct RetryView<'a> {
+pub(super) struct RetryView<'a> {
     /// Attempts in all.
     max_attempts: u32,
     /// Wait before the second attempt; doubles with each further one.
@@ -255,7 +259,7 @@ struct RetryView<'a> {
 }
 
 impl<'a> RetryView<'a> {
-    fn of(policy: &'a RetryPolicy) -> Option<Self> {
+    pub(super) fn of(policy: &'a RetryPolicy) -> Option<Self> {
         (policy.max_attempts > 1).then(|| Self {
             max_attempts: policy.max_attempts,
             backoff_seconds: policy.backoff.as_secs_f64(),
@@ -265,7 +269,7 @@ impl<'a> RetryView<'a> {
     }
 }
 
-fn is_false(switch: &bool) -> bool {
+pub(super) fn is_false(switch: &bool) -> bool {
     !switch
 }
 
@@ -273,7 +277,7 @@ fn is_false(switch: &bool) -> bool {
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Resources)]
-struct ResourcesView {
+pub(super) struct ResourcesView {
     /// Cores, of the whole tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu: Option<f64>,
@@ -292,7 +296,7 @@ struct ResourcesView {
 }
 
 impl ResourcesView {
-    fn of(confinement: &Confinement) -> Self {
+    pub(super) fn of(confinement: &Confinement) -> Self {
         Self {
             cpu: confinement
                 .cpu_millis
@@ -304,7 +308,7 @@ impl ResourcesView {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.cpu.is_none()
             && self.memory.is_none()
             && self.pids.is_none()
@@ -316,11 +320,21 @@ impl ResourcesView {
 /// As whom a task runs.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = User)]
-struct UserView<'a> {
+pub(super) struct UserView<'a> {
     uid: u32,
     gid: u32,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     groups: &'a [u32],
+}
+
+impl<'a> UserView<'a> {
+    pub(super) fn of(user: &'a User) -> Self {
+        Self {
+            uid: user.uid,
+            gid: user.gid,
+            groups: &user.groups,
+        }
+    }
 }
 
 /// How a task or an attempt ended, and whose doing that was.
@@ -329,8 +343,8 @@ struct UserView<'a> {
 #[schema(as = Outcome)]
 pub(crate) struct OutcomeView<'a> {
     /// `exit`, `signal`, `out-of-memory`, `timeout`, `canceled`, `denied`, `plugin-fault`,
-    /// `infrastructure`, `image-unavailable`, `runtime-unavailable`, `sandbox-lost`, `target-lost`
-    /// or `lost`.
+    /// `infrastructure`, `image-unavailable`, `runtime-unavailable`, `sandbox-lost`, `target-lost`,
+    /// `policy-error` or `lost`.
     cause: &'static str,
     /// The exit code of the main process, where it is known and ended by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -621,11 +635,7 @@ pub(crate) fn with_view<R>(
         limits: LimitsView::of(&spec.limits),
         retry: RetryView::of(&spec.retry),
         resources: ResourcesView::of(&spec.confinement),
-        user: spec.confinement.user.as_ref().map(|user| UserView {
-            uid: user.uid,
-            gid: user.gid,
-            groups: &user.groups,
-        }),
+        user: spec.confinement.user.as_ref().map(UserView::of),
         no_new_privileges: spec.confinement.no_new_privileges,
         read_only_paths: &spec.confinement.read_only_paths,
         best_effort: spec.confinement.best_effort,
@@ -634,6 +644,7 @@ pub(crate) fn with_view<R>(
             .filter(|text| !text.is_empty() && values == EnvValues::Shown)
             .and_then(|text| serde_json::from_str(text).ok())
             .map(Cow::Borrowed),
+        review: ReviewView::of(task, values),
         outcome: task.outcome().map(OutcomeView::of),
         attempts: task.attempts.iter().map(AttemptView::of).collect(),
         created_at: Millis(task.submitted_at),
@@ -643,7 +654,7 @@ pub(crate) fn with_view<R>(
 }
 
 impl<'a> ProcessView<'a> {
-    fn of(process: &'a ProcessSpec, values: EnvValues) -> Self {
+    pub(super) fn of(process: &'a ProcessSpec, values: EnvValues) -> Self {
         Self {
             command: &process.command,
             args: &process.args,

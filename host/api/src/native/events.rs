@@ -56,7 +56,8 @@ pub(crate) struct EventView<'a> {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     at: Millis,
-    /// `submitted`, `launched`, `running`, `stopping`, `retrying`, `ended`, `deleting`, `removed`.
+    /// `submitted`, `held`, `approved`, `launched`, `running`, `stopping`, `retrying`, `ended`,
+    /// `deleting` or `removed`.
     event: &'static str,
     /// Where the task's name is unique.
     namespace: &'a str,
@@ -67,20 +68,38 @@ pub(crate) struct EventView<'a> {
     /// Which attempt, where it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
+    /// The policies that hold it back.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    policies: &'a [String],
+    /// What they ask, or why they gave no verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+    /// Who approved it; nobody when the time of the question was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
     /// How the task, or the attempt, ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeView<'a>>,
 }
 
 impl<'a> EventView<'a> {
-    fn of(entry: &'a FeedEntry) -> Self {
+    pub(super) fn of(entry: &'a FeedEntry) -> Self {
         let (attempt, outcome) = match &entry.happening {
             Happening::Launched(number)
             | Happening::Running(number)
             | Happening::Stopping(number) => (Some(number.0), None),
             Happening::Retrying { attempt, outcome } => (Some(attempt.0), Some(outcome)),
             Happening::Ended(outcome) => (None, Some(outcome)),
-            Happening::Submitted | Happening::Deleting | Happening::Removed => (None, None),
+            Happening::Submitted
+            | Happening::Held { .. }
+            | Happening::Approved { .. }
+            | Happening::Deleting
+            | Happening::Removed => (None, None),
+        };
+        let (policies, why, by) = match &entry.happening {
+            Happening::Held { policies, why } => (policies.as_slice(), Some(why.as_str()), None),
+            Happening::Approved { by } => (&[][..], None, Some(by.as_str())),
+            _ => (&[][..], None, None),
         };
         Self {
             sequence: entry.sequence,
@@ -90,6 +109,9 @@ impl<'a> EventView<'a> {
             name: entry.key.name.as_str(),
             task_id: entry.task.to_string(),
             attempt,
+            policies,
+            why,
+            by,
             outcome: outcome.map(OutcomeView::of),
         }
     }

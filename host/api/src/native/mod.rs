@@ -9,6 +9,8 @@
 //! | `places` | where a submitter wrote what a problem is about |
 //! | `status` | what the contract calls a task's state |
 //! | `dto` | a task as it is answered |
+//! | `document` | a task as policies see it |
+//! | `review` | what policies and people said about it |
 //! | `tasks` | create, get, delete, wait, stop |
 //! | `set` | `setTasks` and `getTasks` |
 //! | `list` | pages of tasks by label and state |
@@ -19,6 +21,7 @@
 //! | `schema` | bodies as the OpenAPI document describes them |
 
 pub(crate) mod confinement;
+pub(crate) mod document;
 mod dto;
 pub(crate) mod events;
 pub(crate) mod exec;
@@ -33,6 +36,7 @@ mod parse_tests;
 pub(crate) mod places;
 pub(crate) mod plugins;
 mod quantity;
+pub(crate) mod review;
 pub(crate) mod schema;
 pub(crate) mod set;
 pub(crate) mod status;

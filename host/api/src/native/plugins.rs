@@ -5,7 +5,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use taskwright_control::port::PluginInfo;
+use taskwright_control::port::{OnError, PluginInfo, PolicyTerms};
+use taskwright_control::request::LabelMatch;
 
 use super::Shared;
 use crate::body;
@@ -20,6 +21,11 @@ pub(crate) struct PluginView<'a> {
     name: &'a str,
     /// Its own version.
     version: &'a str,
+    /// What it is good for: `runtime`, `policy`, `observer`.
+    roles: Vec<&'static str>,
+    /// What the operator says of it, if it is a policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<PolicyView<'a>>,
     /// The kinds of work it takes.
     kinds: &'a [String],
     /// `built-in`, or the file it came from.
@@ -50,12 +56,52 @@ pub(crate) struct PluginView<'a> {
     faults: u64,
 }
 
+/// What the operator says of a policy.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = PolicyTerms)]
+struct PolicyView<'a> {
+    /// Lower ones are asked first.
+    order: i32,
+    /// `enforce` or `warn`.
+    mode: &'static str,
+    /// What becomes of a task when it gives no verdict: it waits (`closed`) or goes on (`open`).
+    on_error: &'static str,
+    /// Only tasks in these namespaces.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    namespaces: &'a [String],
+    /// Only tasks of these runtimes.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    runtimes: &'a [String],
+    /// Only tasks with all of these labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
+}
+
+impl<'a> PolicyView<'a> {
+    fn of(terms: &'a PolicyTerms) -> Self {
+        Self {
+            order: terms.order,
+            mode: terms.mode.as_str(),
+            on_error: match terms.on_error {
+                OnError::Closed => "closed",
+                OnError::Open => "open",
+            },
+            namespaces: &terms.scope.namespaces,
+            runtimes: &terms.scope.runtimes,
+            labels: terms.scope.labels.iter().map(LabelMatch::to_string).collect(),
+        }
+    }
+}
+
 impl<'a> PluginView<'a> {
     fn of(plugin: &'a PluginInfo) -> Self {
         let schema = plugin.config_schema.as_deref();
         Self {
             name: &plugin.name,
             version: &plugin.version,
+            roles: plugin.roles.iter().map(|role| role.as_str()).collect(),
+            policy: plugin.policy.as_ref().map(PolicyView::of),
             kinds: &plugin.kinds,
             source: &plugin.source,
             digest: &plugin.digest,

@@ -156,6 +156,14 @@ pub(crate) struct StopRequest {
     grace_seconds: Option<f64>,
 }
 
+/// Why somebody decided so about a task.
+#[derive(ToSchema)]
+#[schema(as = AnswerRequest)]
+pub(crate) struct AnswerRequest {
+    /// For people, 4 KiB at most.
+    reason: Option<String>,
+}
+
 /// A command to run inside a task.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase", as = ExecRequest)]

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 use taskwright_model::{
-    Attempt, ExitStatus, Fault, Limit, Outcome, Part, PartState, Task, TaskState, Timestamp,
+    Attempt, ExitStatus, Fault, Hold, Limit, Outcome, Part, PartState, Task, TaskState, Timestamp,
 };
 
 const TIMED_OUT: i32 = 137;
@@ -221,6 +221,18 @@ fn begin_of(attempt: &Attempt) -> Timestamp {
 }
 
 fn pending_message(task: &Task, not_before: Option<Timestamp>) -> String {
+    match task.hold() {
+        Some(Hold::Asked {
+            policies, question, ..
+        }) => {
+            let policies = policies.join(", ");
+            return format!("policy {policies} asks, and somebody is to approve or deny it: {question}");
+        }
+        Some(Hold::Broken {
+            policy, message, ..
+        }) => return format!("policy {policy} gives no verdict and is asked again: {message}"),
+        None => {}
+    }
     let next = task.attempts.len() + 1;
     match (task.attempts.is_empty(), not_before) {
         (true, _) => "it waits for its turn".to_owned(),
@@ -327,6 +339,7 @@ fn fault_reason(fault: Fault) -> &'static str {
         Fault::ContainerRuntime => "RuntimeUnavailable",
         Fault::Sandbox => "SandboxLost",
         Fault::Target => "TargetLost",
+        Fault::Policy => "PolicyError",
     }
 }
 

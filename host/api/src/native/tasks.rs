@@ -54,6 +54,7 @@ pub(crate) struct CreateQuery {
     responses(
         (status = 201, description = "The task", body = TaskView<'static>),
         (status = 400, description = "Not a task; every problem is told", body = ContractError<'static>),
+        (status = 403, description = "A policy refuses it", body = ContractError<'static>),
         (status = 409, description = "The name is in use", body = ContractError<'static>),
         (status = 413, description = "The body is too large", body = ContractError<'static>),
         (status = 422, description = "The idempotency key was used with another body", body = ContractError<'static>),
@@ -295,7 +296,7 @@ fn grace_in(bytes: &Bytes) -> Result<Option<Duration>, Problem> {
 }
 
 /// One task as an answer. The hottest path there is: model to bytes, nothing between.
-fn answer(status: StatusCode, task: &Task, caller: &Caller) -> Response {
+pub(super) fn answer(status: StatusCode, task: &Task, caller: &Caller) -> Response {
     let mut bytes = Vec::with_capacity(1536);
     dto::write_task(&mut bytes, task, EnvValues::for_caller(caller), None);
     bytes.push(b'\n');

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::policies::{FakeDocuments, FakePolicies};
 use super::{FakeStrategies, FakeUnits, MemoryHistory, MemoryJournal};
 use crate::dispatcher::{Config, Parts, assemble};
 use crate::handle::Control;
@@ -144,6 +145,8 @@ pub struct FakeWorld {
     pub strategies: Arc<FakeStrategies>,
     /// What it prints.
     pub outputs: Arc<FakeOutputs>,
+    /// Who is asked about tasks.
+    pub policies: Arc<FakePolicies>,
     /// The plugins, for people.
     pub plugins: Arc<FakePlugins>,
     /// The time.
@@ -162,6 +165,7 @@ impl FakeWorld {
         let strategies = Arc::new(FakeStrategies::new(units.clone()));
         let outputs = Arc::<FakeOutputs>::default();
         let plugins = Arc::<FakePlugins>::default();
+        let policies = Arc::<FakePolicies>::default();
         let clock = Arc::<PausedClock>::default();
         let history = MemoryHistory::of(&journal);
         let parts = Parts {
@@ -169,6 +173,8 @@ impl FakeWorld {
             history: Arc::new(history.clone()),
             strategies: strategies.for_one_life(),
             units: units.clone(),
+            policies: policies.clone(),
+            documents: Arc::new(FakeDocuments::default()),
             plugins: plugins.clone(),
             outputs: outputs.clone(),
             execs: Arc::new(NoExecs),
@@ -182,6 +188,7 @@ impl FakeWorld {
             units,
             strategies,
             outputs,
+            policies,
             plugins,
             clock,
             dispatcher,
@@ -196,6 +203,8 @@ impl FakeWorld {
             history: Arc::new(self.history.clone()),
             strategies: self.strategies.for_one_life(),
             units: self.units.clone(),
+            policies: self.policies.clone(),
+            documents: Arc::new(FakeDocuments::default()),
             plugins: self.plugins.clone(),
             outputs: self.outputs.clone(),
             execs: Arc::new(NoExecs),

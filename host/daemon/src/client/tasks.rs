@@ -121,6 +121,19 @@ impl Client {
         answer.with_context(|| format!("stop task {name}"))
     }
 
+    /// Answers what a policy asks about a task; `verb` is `approve` or `deny`.
+    pub(crate) async fn answer(
+        &self,
+        name: &str,
+        verb: &str,
+        reason: &str,
+    ) -> anyhow::Result<Value> {
+        let body = serde_json::json!({ "reason": reason });
+        let ask = Ask::post(path_of(name, &format!("/{verb}")), Some(&body));
+        let answer = self.call(ask).await;
+        answer.with_context(|| format!("{verb} task {name}"))
+    }
+
     /// Asks for a task to be stopped and removed. One that is not there is fine.
     pub(crate) async fn delete(&self, name: &str) -> anyhow::Result<()> {
         let mut ask = Ask::get(path_of(name, ""));

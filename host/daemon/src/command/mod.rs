@@ -1,16 +1,19 @@
 //! The verbs, one file each. Each returns the code that the program ends with.
 
+pub(crate) mod answer;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod delete;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod explain;
 pub(crate) mod follow;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod manifest;
 pub(crate) mod plugin;
+pub(crate) mod policy;
 pub(crate) mod progress;
 pub(crate) mod run;
 pub(crate) mod serve;
@@ -43,8 +46,12 @@ pub(crate) fn carry_out(verb: Verb) -> anyhow::Result<Code> {
         Verb::Wait(args) => asking(wait::carry_out(args)),
         Verb::Stop(args) => asking(stop::carry_out(args)),
         Verb::Delete(args) => asking(delete::carry_out(args)),
+        Verb::Approve(args) => asking(answer::carry_out(args, "approve")),
+        Verb::Deny(args) => asking(answer::carry_out(args, "deny")),
+        Verb::Explain(args) => asking(explain::carry_out(args)),
         Verb::Set(args) => asking(set::carry_out(args)),
         Verb::Plugin(verb) => asking(plugin::carry_out(verb)),
+        Verb::Policy(verb) => asking(policy::carry_out(verb)),
         Verb::Config(verb) => config::carry_out(verb),
         Verb::Doctor(args) => asking(doctor::carry_out(args)),
         Verb::Completion(args) => completion::carry_out(args),

@@ -13,6 +13,8 @@
 //! [settings]
 //! level = 10
 //! ```
+//!
+//! `[policy]` is in [`super::terms`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,8 +22,10 @@ use std::time::Duration;
 use anyhow::{anyhow, bail, ensure};
 use serde::Deserialize;
 use taskwright_capability::{Capability, Grants};
+use taskwright_control::port::PolicyTerms;
 use taskwright_engine::{CallLimits, MOST_MEMORY_BYTES};
 
+use super::terms;
 use crate::units::{parse_bytes, parse_duration};
 
 const LEAST_MEMORY: usize = 1 << 20;
@@ -36,6 +40,8 @@ pub(crate) struct Lent {
     pub(crate) grants: Grants,
     /// `None`: those of every plugin.
     pub(crate) limits: Option<CallLimits>,
+    /// What is said of it as a policy.
+    pub(crate) policy: PolicyTerms,
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,6 +50,7 @@ struct Document {
     #[serde(default)]
     grants: toml::Table,
     limits: Option<Limits>,
+    policy: Option<terms::Written>,
     #[serde(default)]
     settings: toml::Table,
 }
@@ -83,6 +90,7 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Lent> {
     Ok(Lent {
         grants,
         limits: document.limits.map(limits).transpose()?,
+        policy: document.policy.map(terms::read).transpose()?.unwrap_or_default(),
     })
 }
 

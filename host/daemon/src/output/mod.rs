@@ -2,6 +2,7 @@
 //!
 //! Commands make values; whether they become a table, JSON or YAML is decided here.
 
+pub(crate) mod diff;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod tasks;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use taskwright_api::{
-    ApiLimits, ApiState, AuthConfig, Drained, Listener, Room, ServeLimits, Token, VersionInfo,
+    ApiLimits, ApiState, AuthConfig, Drained, Listener, Room, ServeLimits, TaskDocuments, Token,
+    VersionInfo,
 };
 use taskwright_capability::{Capability, ContainerHost, Grants};
-use taskwright_control::port::{BUILT_IN, Clock as _, Recovered, Strategies};
+use taskwright_control::port::{BUILT_IN, Clock as _, PolicyTerms, Recovered, Strategies};
+use taskwright_control::observe::{Observing, observe};
 use taskwright_control::{Control, Parts, Running};
 use taskwright_cri::CriHost;
 use taskwright_engine::{Containers, Engine, EngineConfig, Host, PluginSource, Runtimes};
@@ -25,6 +27,7 @@ use super::boot::Boot;
 use super::clock::RealClock;
 use super::compile::ChildCompiler;
 use super::containers::{self, Remembered};
+use super::cursors::CursorFiles;
 use super::data_dir::DataDir;
 use super::default_runtime::CommandsTo;
 use super::execs::ContainerExecs;
@@ -123,7 +126,9 @@ impl Daemon {
             history: Arc::new(history),
             strategies: strategies(config, runtimes.clone())?,
             units: units.clone(),
-            plugins: runtimes,
+            policies: runtimes.clone(),
+            documents: Arc::new(TaskDocuments),
+            plugins: runtimes.clone(),
             outputs: Arc::new(TaskOutputs::new(reader, places)),
             execs: Arc::new(ContainerExecs {
                 host: cri.clone().map(|host| host as Arc<dyn ContainerHost>),
@@ -164,6 +169,12 @@ impl Daemon {
             });
         }
         helpers.spawn(folders.follow(surroundings.shutdown.clone()));
+        helpers.spawn(observe(Observing {
+            control: running.control.clone(),
+            observers: runtimes,
+            cursors: Arc::new(CursorFiles::at(data_dir.observers())),
+            documents: Arc::new(TaskDocuments),
+        }));
         if let Some(host) = cri {
             helpers.spawn(containers::sweep(host, units, live));
         }
@@ -324,6 +335,7 @@ async fn load_plugins(
             script: None,
             grants: grants(plugin, config),
             limits: None,
+            policy: PolicyTerms::default(),
         };
         built_in.insert(source.name.clone(), source.clone());
         runtimes

@@ -7,6 +7,7 @@
 //!     store.db, lock, ...        the store
 //!     supervisor/                the supervisor's log and socket
 //!     cache/                     compiled plugins
+//!     observers/                 how far observers were told
 //!     containers/                logs and empty directories of containers that run
 //!     instance                   by which this daemon knows its containers
 //!     boot-id                    which boot of the machine saw us last
@@ -62,6 +63,11 @@ impl DataDir {
     /// The supervisor's log and socket.
     pub(crate) fn supervisor(&self) -> PathBuf {
         self.own().join("supervisor")
+    }
+
+    /// How far observers were told.
+    pub(crate) fn observers(&self) -> PathBuf {
+        self.own().join("observers")
     }
 
     /// Logs and empty directories of containers that run.

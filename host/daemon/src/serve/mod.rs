@@ -16,6 +16,7 @@ pub(crate) mod boot;
 pub(crate) mod clock;
 pub(crate) mod compile;
 pub(crate) mod containers;
+mod cursors;
 pub(crate) mod data_dir;
 mod default_runtime;
 mod execs;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use taskwright_capability::Capability;
 
-use super::RUNTIME;
+use super::ROLES;
 
 /// One thing that does not fit. What to do about it, if anything, is in [`Refusal::hint`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,14 +94,19 @@ impl fmt::Display for Side {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoKind { exports } if exports.is_empty() => {
-                write!(f, "it exports nothing; a runtime exports `{RUNTIME}`")
+            Self::NoKind { exports } => {
+                match exports.is_empty() {
+                    true => f.write_str("it exports nothing")?,
+                    false => {
+                        let all = exports.join("`, `");
+                        write!(f, "it exports `{all}`, none of which this host calls")?;
+                    }
+                }
+                let wanted = ROLES.map(|(interface, role)| {
+                    format!("{} `{interface}`", role.with_article())
+                });
+                write!(f, "; {}", wanted.join(", "))
             }
-            Self::NoKind { exports } => write!(
-                f,
-                "it exports `{}`, none of which this host calls; a runtime exports `{RUNTIME}`",
-                exports.join("`, `")
-            ),
             Self::Version {
                 side,
                 interface,

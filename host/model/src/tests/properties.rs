@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::script::{at, spec, task};
+use super::script::{at, round, spec, task};
 use crate::deadline::{Due, next_due};
 use crate::id::AttemptNumber;
 use crate::state::apply;
 use crate::{
-    Effect, Event, ExitStatus, Happening, Limit, Outcome, RetryPolicy, StopReason, Task, TaskState,
+    Answer, Effect, Event, ExitStatus, Happening, Limit, Outcome, RetryPolicy, StopReason, Task, TaskState,
 };
 
 fn outcomes() -> impl Strategy<Value = Outcome> {
@@ -40,6 +40,7 @@ fn dues() -> impl Strategy<Value = Due> {
         Due::IdleCheck,
         Due::Retry,
         Due::StopOverdue,
+        Due::Answer,
     ])
 }
 
@@ -56,6 +57,10 @@ fn events() -> impl Strategy<Value = Event> {
         1 => prop::option::of(0..20_u64).prop_map(|grace| Event::StopRequested {
             grace: grace.map(Duration::from_secs) }),
         1 => Just(Event::DeleteRequested),
+        2 => prop::sample::select(vec!["pass", "deny", "ask", "silent"])
+            .prop_map(|word| Event::Reviewed(Box::new(round(word)))),
+        1 => prop::sample::select(vec![Answer::Approve, Answer::Deny]).prop_map(|answer| {
+            Event::Answered { answer, by: String::new(), reason: String::new() } }),
         4 => dues().prop_map(Event::Due),
     ]
 }
@@ -77,6 +82,8 @@ fn check_shape(task: &Task) {
         assert!(task.attempt().unwrap().ended_at.is_none());
     }
     assert!(!task.state.is_ended() || next_due(task, None).is_none());
+    let waits = matches!(task.state, TaskState::Pending { .. });
+    assert!(waits || task.hold().is_none(), "held and not waiting");
 }
 
 fn check_step(before: &Task, event: &Event, after: &Task, effects: &[Effect]) {

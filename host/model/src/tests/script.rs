@@ -10,12 +10,13 @@ use crate::deadline::Due;
 use crate::id::{AttemptNumber, Namespace, RuntimeName, TaskId, TaskKey, TaskName};
 use crate::state::apply;
 use crate::{
-    Effect, Event, ExitStatus, Happening, Limit, Outcome, ProcessSpec, RetryPolicy, StopReason,
+    Answer, Decision, Effect, Event, ExitStatus, Happening, Hold, Limit, Outcome, ProcessSpec, RetryPolicy, Round,
+    Stage, StopReason,
     Task, TaskSpec, TaskState, TimeLimits, Timestamp, Work,
 };
 
 /// Every word for an event, so that a test can try them all.
-pub(super) const EVENTS: [&str; 17] = [
+pub(super) const EVENTS: [&str; 24] = [
     "launch",
     "started",
     "progress",
@@ -33,11 +34,18 @@ pub(super) const EVENTS: [&str; 17] = [
     "due idle-check",
     "due overdue",
     "other-started",
+    "reviewed pass",
+    "reviewed deny",
+    "reviewed ask",
+    "reviewed silent",
+    "answer yes",
+    "answer no",
+    "due answer",
 ];
 
 /// Every word for a state to begin in.
-pub(super) const STATES: [&str; 7] = [
-    "pending", "starting", "running", "stopping", "timed", "deleting", "ended",
+pub(super) const STATES: [&str; 9] = [
+    "pending", "asked", "silent", "starting", "running", "stopping", "timed", "deleting", "ended",
 ];
 
 pub(super) fn at(seconds: i64) -> Timestamp {
@@ -93,6 +101,8 @@ pub(super) fn play(retry: RetryPolicy, script: &str) -> String {
     let mut words = script.split(';').map(str::trim);
     let before: &[&str] = match words.next().unwrap() {
         "pending" => &[],
+        "asked" => &["reviewed ask"],
+        "silent" => &["reviewed silent"],
         "starting" => &["launch"],
         "running" => &["launch", "started"],
         "stopping" => &["launch", "started", "stop"],
@@ -174,9 +184,49 @@ fn event(task: &Task, word: &str) -> Event {
             "retry" => Due::Retry,
             "idle-check" => Due::IdleCheck,
             "overdue" => Due::StopOverdue,
+            "answer" => Due::Answer,
             other => panic!("nothing is ever due as {other}"),
         }),
+        "reviewed" => Event::Reviewed(Box::new(round(number))),
+        "answer" => Event::Answered {
+            answer: match number {
+                "yes" => Answer::Approve,
+                _ => Answer::Deny,
+            },
+            by: "ann".to_owned(),
+            reason: String::new(),
+        },
         other => panic!("no such event: {other}"),
+    }
+}
+
+/// What a policy that is called strict makes of a task.
+pub(super) fn round(word: &str) -> Round {
+    let policy = "strict".to_owned();
+    let decision = match word {
+        "pass" => Decision::Pass,
+        "deny" => Decision::Deny {
+            policy,
+            reason: String::new(),
+            field: String::new(),
+        },
+        "ask" => Decision::Ask {
+            policies: vec![policy],
+            question: String::new(),
+            within: Duration::from_secs(60),
+            otherwise: Answer::Deny,
+        },
+        "silent" => Decision::Retry {
+            policy,
+            message: String::new(),
+            stage: Stage::Launch,
+        },
+        other => panic!("no such decision: {other}"),
+    };
+    Round {
+        verdicts: Vec::new(),
+        changed: None,
+        decision,
     }
 }
 
@@ -187,6 +237,13 @@ fn say_state(task: &Task) -> String {
         ""
     };
     let state = match &task.state {
+        TaskState::Pending { .. } if matches!(task.hold(), Some(Hold::Asked { .. })) => {
+            "asked".to_owned()
+        }
+        TaskState::Pending { not_before } if task.hold().is_some() => match not_before {
+            Some(_) => "silent".to_owned(),
+            None => "silent, due".to_owned(),
+        },
         TaskState::Pending { not_before: None } => "pending".to_owned(),
         TaskState::Pending {
             not_before: Some(_),

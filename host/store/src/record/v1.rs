@@ -7,6 +7,7 @@
 
 mod confined;
 mod outcome;
+mod review;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use taskwright_model::Timestamp;
 
 use self::confined::{Confinement, Part};
 use self::outcome::{Limit, Outcome};
+use self::review::Review;
 use super::RecordError;
 
 /// The version byte of this form.
@@ -39,6 +41,8 @@ pub(super) struct Task<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deleting_since: Option<i64>,
     spec: Spec<'a>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    review: Option<Review<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -194,6 +198,8 @@ pub(super) struct Feed<'a> {
 #[serde(rename_all = "kebab-case")]
 enum Happening<'a> {
     Submitted,
+    Held { policies: Cow<'a, [String]>, why: Text<'a> },
+    Approved { by: Text<'a> },
     Launched(u32),
     Running(u32),
     Stopping(u32),
@@ -223,10 +229,12 @@ impl<'a> Task<'a> {
             attempts: task.attempts.iter().map(Attempt::from_model).collect(),
             deleting_since: task.deleting_since.map(Timestamp::as_millis),
             spec: Spec::from_model(&task.spec),
+            review: task.review.as_deref().map(Review::from_model),
         }
     }
 
     pub(super) fn into_model(self, id: model::TaskId) -> Result<model::Task, RecordError> {
+        let review = self.review.map(Review::into_model).transpose()?;
         let mut attempts = Vec::with_capacity(self.attempts.len());
         for attempt in self.attempts {
             attempts.push(attempt.into_model()?);
@@ -240,6 +248,7 @@ impl<'a> Task<'a> {
             state: self.state.into_model(),
             attempts,
             deleting_since: self.deleting_since.map(Timestamp::from_millis),
+            review: review.map(Arc::new),
         })
     }
 }
@@ -539,6 +548,11 @@ impl<'a> Happening<'a> {
     fn from_model(happening: &'a model::Happening) -> Self {
         match happening {
             model::Happening::Submitted => Self::Submitted,
+            model::Happening::Held { policies, why } => Self::Held {
+                policies: Cow::Borrowed(policies),
+                why: why.into(),
+            },
+            model::Happening::Approved { by } => Self::Approved { by: by.into() },
             model::Happening::Launched(attempt) => Self::Launched(attempt.0),
             model::Happening::Running(attempt) => Self::Running(attempt.0),
             model::Happening::Stopping(attempt) => Self::Stopping(attempt.0),
@@ -556,6 +570,13 @@ impl<'a> Happening<'a> {
         use model::AttemptNumber;
         match self {
             Self::Submitted => model::Happening::Submitted,
+            Self::Held { policies, why } => model::Happening::Held {
+                policies: policies.into_owned(),
+                why: why.into_owned(),
+            },
+            Self::Approved { by } => model::Happening::Approved {
+                by: by.into_owned(),
+            },
             Self::Launched(attempt) => model::Happening::Launched(AttemptNumber(attempt)),
             Self::Running(attempt) => model::Happening::Running(AttemptNumber(attempt)),
             Self::Stopping(attempt) => model::Happening::Stopping(AttemptNumber(attempt)),

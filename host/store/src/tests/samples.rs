@@ -383,8 +383,9 @@ fn any_key() -> impl Strategy<Value = TaskKey> {
 pub(crate) fn any_task() -> impl Strategy<Value = Task> {
     let attempts = proptest::collection::vec(attempt(), 0..4);
     let head = (any::<u128>(), any_key(), spec(), label(), time());
-    (head, state(), attempts, proptest::option::of(time())).prop_map(
-        |((id, key, spec, runtime, submitted_at), state, attempts, deleting_since)| Task {
+    let rest = (proptest::option::of(time()), proptest::option::of(review()));
+    (head, state(), attempts, rest).prop_map(
+        |((id, key, spec, runtime, submitted_at), state, attempts, (deleting_since, review))| Task {
             id: TaskId::from_u128(id),
             key,
             spec: Arc::new(spec),
@@ -393,6 +394,74 @@ pub(crate) fn any_task() -> impl Strategy<Value = Task> {
             state,
             attempts,
             deleting_since,
+            review: review.map(Arc::new),
+        },
+    )
+}
+
+fn review() -> impl Strategy<Value = Review> {
+    let answer = || prop_oneof![Just(Answer::Approve), Just(Answer::Deny)];
+    let stage = || prop_oneof![Just(Stage::Submit), Just(Stage::Launch)];
+    let mode = prop_oneof![Just(Mode::Enforce), Just(Mode::Warn)];
+    let text = any::<String>;
+    let texts = || proptest::collection::vec(any::<String>(), 0..3);
+    let said = prop_oneof![
+        Just(Said::Allow),
+        (text(), text()).prop_map(|(patch, reason)| Said::Change { patch, reason }),
+        (text(), text()).prop_map(|(reason, field)| Said::Deny { reason, field }),
+        text().prop_map(|question| Said::Ask { question }),
+        text().prop_map(|message| Said::Fault { message }),
+    ];
+    let verdict = (text(), stage(), mode, time(), said).prop_map(
+        |(policy, stage, mode, at, said)| Verdict {
+            policy,
+            stage,
+            mode,
+            at,
+            said,
+        },
+    );
+    let answered = (texts(), answer(), text(), text(), time()).prop_map(
+        |(policies, answer, by, reason, at)| Answered {
+            policies,
+            answer,
+            by,
+            reason,
+            at,
+        },
+    );
+    let hold = prop_oneof![
+        (texts(), text(), time(), time(), answer()).prop_map(
+            |(policies, question, since, until, otherwise)| Hold::Asked {
+                policies,
+                question,
+                since,
+                until,
+                otherwise,
+            }
+        ),
+        (text(), text(), time(), any::<u32>(), stage()).prop_map(
+            |(policy, message, since, tries, stage)| Hold::Broken {
+                policy,
+                message,
+                since,
+                tries,
+                stage,
+            }
+        ),
+    ];
+    let lists = (
+        proptest::collection::vec(verdict, 0..4),
+        proptest::collection::vec(answered, 0..3),
+    );
+    let rest = (texts(), proptest::option::of(hold));
+    (proptest::option::of(spec()), lists, rest).prop_map(
+        |(submitted, (verdicts, answers), (approved, hold))| Review {
+            submitted: submitted.map(Arc::new),
+            verdicts,
+            approved,
+            answers,
+            hold,
         },
     )
 }
@@ -401,6 +470,9 @@ pub(crate) fn any_line() -> impl Strategy<Value = FeedEntry> {
     let number = || any::<u32>().prop_map(AttemptNumber);
     let happening = prop_oneof![
         Just(Happening::Submitted),
+        (proptest::collection::vec(any::<String>(), 0..3), any::<String>())
+            .prop_map(|(policies, why)| Happening::Held { policies, why }),
+        any::<String>().prop_map(|by| Happening::Approved { by }),
         number().prop_map(Happening::Launched),
         number().prop_map(Happening::Running),
         number().prop_map(Happening::Stopping),

@@ -204,11 +204,8 @@ fn a_description_has_the_name_of_the_file_and_its_schema_as_text() {
 #[test]
 fn a_script_that_could_never_start_anything_is_told_of_when_it_is_read() {
     for (text, expected) in [
-        ("", "test.rhai: there is no `fn describe()`"),
-        (
-            "fn describe() { #{ version: \"1\" } }",
-            "there is no `fn start(task)`",
-        ),
+        ("", "test.rhai: there is none of `fn start(task)`"),
+        ("fn start(t) {}", "test.rhai: there is no `fn describe()`"),
         (
             "let x = 1;\nfn describe() {}",
             "test.rhai:1:1: stands beside functions",
@@ -292,4 +289,103 @@ fn bwrap_puts_a_sandbox_around_the_command() {
     elsewhere.process.as_mut().unwrap().working_dir = Some("/srv".to_owned());
     let found = script.problems(&elsewhere).unwrap();
     assert!(matches!(found.as_slice(), [one] if one.field == "/process/workingDir"));
+}
+
+const GUARDRAILS: &str = include_str!("../../../../examples/scripts/guardrails.rhai");
+
+fn request(task: &str) -> Request {
+    Request {
+        stage: taskwright_plugin_sdk::policy::Stage::Submit,
+        id: "0198b0e5-0000-7000-8000-000000000001".to_owned(),
+        namespace: "default".to_owned(),
+        name: "build".to_owned(),
+        attempt: 1,
+        runtime: "process".to_owned(),
+        task: task.to_owned(),
+        approved: false,
+        extra: Vec::new(),
+    }
+}
+
+/// A policy whose review is this expression.
+fn reviewing(expression: &str) -> Script {
+    read(&format!("fn review(request) {{ {expression} }}")).unwrap()
+}
+
+#[test]
+fn a_script_is_what_its_functions_make_it() {
+    let policy = reviewing("()");
+    assert_eq!(policy.describe().unwrap().name, "", "it is no runtime");
+    let (name, version) = policy.describe_as("review").unwrap();
+    assert_eq!((&*name, &*version), ("test", ""));
+    assert_eq!(policy.describe_as("notice").unwrap().0, "");
+    let neither = read("fn other() {}").unwrap();
+    let Err(Fault::Broken(told)) = neither.describe() else {
+        panic!("a script without a role");
+    };
+    assert!(told.contains("fn review(request)"), "{told}");
+}
+
+#[test]
+fn a_verdict_is_nothing_or_one_of_three() {
+    let said = |expression: &str| reviewing(expression).verdict(&request("{}"));
+    assert_eq!(said("()"), Ok(Verdict::Allow));
+    let Ok(Verdict::Change(change)) = said("#{ change: #{ a: #{ b: 1 } }, reason: \"x\" }") else {
+        panic!("a change");
+    };
+    assert_eq!((&*change.patch, &*change.reason), (r#"{"a":{"b":1}}"#, "x"));
+    let Ok(Verdict::Ask(question)) = said("#{ ask: \"?\", within_seconds: 60, otherwise: \"approve\" }")
+    else {
+        panic!("a question");
+    };
+    assert_eq!(question.within_ms, Some(60_000));
+    assert!(matches!(
+        said("#{ deny: \"no\", field: \"/x\" }"),
+        Ok(Verdict::Deny(_))
+    ));
+    assert_eq!(said("throw \"no\""), Err(Fault::Refused("no".to_owned())));
+    for (expression, why) in [
+        ("1", "a map is wanted"),
+        ("#{}", "without `change`"),
+        ("#{ deny: 1 }", "text is wanted"),
+        ("#{ deny: \"no\", because: \"x\" }", "`because`"),
+        ("#{ ask: \"?\", otherwise: \"maybe\" }", "maybe"),
+        ("request.task.split()", "test.rhai:1"),
+    ] {
+        let Err(Fault::Broken(told)) = said(expression) else {
+            panic!("{expression} was taken");
+        };
+        assert!(told.contains(why), "{expression}: {told}");
+    }
+}
+
+#[test]
+fn guardrails_cap_time_and_know_images() {
+    let settings = |key: &str| match key {
+        "most-seconds" => Some("60".to_owned()),
+        "images" => Some("docker.io/library/ quay.io/ours/".to_owned()),
+        _ => None,
+    };
+    let script = read_with(GUARDRAILS, settings).unwrap();
+    let said = |task: &str| script.verdict(&request(task)).unwrap();
+    let capped = said(r#"{"limits": {}, "process": {"command": ["true"]}}"#);
+    let Verdict::Change(change) = &capped else {
+        panic!("{capped:?}");
+    };
+    assert_eq!(change.patch, r#"{"limits":{"runSeconds":60}}"#);
+    assert_eq!(said(r#"{"limits": {"runSeconds": 60.0}}"#), Verdict::Allow);
+    let image = |image: &str| {
+        format!(r#"{{"limits": {{"runSeconds": 1}}, "spec": {{"container": {{"image": "{image}"}}}}}}"#)
+    };
+    assert_eq!(said(&image("quay.io/ours/x:1")), Verdict::Allow);
+    let Verdict::Deny(denial) = said(&image("quay.io/theirs/x:1")) else {
+        panic!("it was allowed");
+    };
+    assert_eq!(denial.field, "/spec/container/image");
+    let pod = r#"{"limits": {"runSeconds": 1}, "podTemplateSpec": {"spec": {"containers":
+        [{"image": "quay.io/ours/x"}, {"image": "evil"}]}}}"#;
+    let Verdict::Deny(denial) = said(pod) else {
+        panic!("it was allowed");
+    };
+    assert_eq!(denial.field, "/podTemplateSpec/spec/containers/1/image");
 }

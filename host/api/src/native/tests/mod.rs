@@ -12,6 +12,7 @@ mod exec;
 mod listing;
 mod logs;
 mod operation;
+mod reviews;
 mod sets;
 mod tasks;
 

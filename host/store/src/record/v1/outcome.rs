@@ -75,6 +75,7 @@ pub(super) enum Fault {
     ContainerRuntime,
     Sandbox,
     Target,
+    Policy,
 }
 
 impl Limit {
@@ -193,6 +194,7 @@ impl Fault {
             model::Fault::ContainerRuntime => Self::ContainerRuntime,
             model::Fault::Sandbox => Self::Sandbox,
             model::Fault::Target => Self::Target,
+            model::Fault::Policy => Self::Policy,
         }
     }
 
@@ -203,6 +205,7 @@ impl Fault {
             Self::ContainerRuntime => model::Fault::ContainerRuntime,
             Self::Sandbox => model::Fault::Sandbox,
             Self::Target => model::Fault::Target,
+            Self::Policy => model::Fault::Policy,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A stage for a runtime: the real engine, a host that starts nothing, and tasks to give to it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,14 +12,14 @@ use taskwright_control::port::{
     PluginInfo, Plugins as _, SpecProblem, Step, Strategies as _, StrategyError, StrategyEvent,
     StrategyTask, UnitEnded,
 };
-use taskwright_engine::{Engine, EngineConfig, Host, PluginSource, Runtimes};
+use taskwright_engine::{PluginSource, Runtimes};
 use taskwright_model::{
     Attempt, AttemptNumber, Confinement, EnvVar, ExitStatus, Namespace, Outcome, ProcessSpec,
     Remarks, RetryPolicy, RuntimeName, Task, TaskId, TaskKey, TaskName, TaskSpec, TimeLimits,
     Timestamp, UnitKey, UnitName, Work,
 };
 
-use crate::serve::compile::ChildCompiler;
+use crate::offline::{Offline, Scratch};
 
 /// Further calls of one attempt: a runtime that goes on and on is told so.
 const MOST_EVENTS: usize = 32;
@@ -42,38 +41,13 @@ pub(super) struct Stage {
     _scratch: Scratch,
 }
 
-/// A folder for `files`, made when it is first used.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Most never use it.
-        let _not_there = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 impl Stage {
     pub(super) async fn new(source: PluginSource, config: String) -> anyhow::Result<Self> {
-        let engine_config = EngineConfig {
-            most_calls: 4,
-            ..EngineConfig::default()
-        };
-        let engine = tokio::task::spawn_blocking(move || Engine::new(engine_config)).await?;
-        let processes = FakeProcessHost::new();
-        let id = uuid::Uuid::now_v7();
-        let scratch = Scratch(std::env::temp_dir().join(format!("taskwright-plugin-test-{id}")));
-        let below = scratch.0.clone();
-        let host = Host {
-            units: Arc::new(processes.clone()),
-            process: Arc::new(processes.clone()),
-            namespace: Arc::new(processes.clone()),
-            container: None,
-            base_env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-            task_directory: Box::new(|key| PathBuf::from("/tasks").join(key.name.as_str())),
-            scratch_directory: Box::new(move |task| below.join(task.to_string())),
-        };
-        let engine = engine.context("start the plugin engine")?;
-        let runtimes = Runtimes::new(engine, Arc::new(ChildCompiler), host);
+        let Offline {
+            runtimes,
+            processes,
+            scratch,
+        } = Offline::start().await?;
         let info = runtimes.load(source.clone()).await?;
         let runtime = RuntimeName::parse(&info.name)?;
         let lent = source.grants.programs.iter().flatten().next().cloned();

@@ -1,0 +1,126 @@
+//! `taskwright explain`: what policies and people said about a task, and what became of it.
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::cli::ConnectArgs;
+use crate::exit::Code;
+use crate::output::diff::diff;
+use crate::output::style::{Colours, Tone, tame};
+use crate::output::table::{Cell, Table};
+use crate::output::{self, OutputArgs};
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The task
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(crate) async fn carry_out(args: ExplainArgs) -> anyhow::Result<Code> {
+    let task = args.connect.client()?.get(&args.name).await?;
+    let review = task.get("review").cloned().unwrap_or_default();
+    if !output::structured(args.output.format(), &review)? {
+        output::print(&describe(&task, &review, Colours::of_stdout()))?;
+    }
+    Ok(Code::DONE)
+}
+
+fn describe(task: &Value, review: &Value, colours: Colours) -> String {
+    let mut told = String::new();
+    let mut line = |text: &str| {
+        told.push_str(&tame(text));
+        told.push('\n');
+    };
+    let state = word(task, "state");
+    match task.get("outcome") {
+        Some(outcome) => line(&format!(
+            "{} has {state}: {}",
+            word(task, "name"),
+            [word(outcome, "cause"), word(outcome, "message")].join(" ")
+        )),
+        None => line(&format!("{} is {state}", word(task, "name"))),
+    }
+    if review.is_null() {
+        line("No policy was asked about it.");
+        return told;
+    }
+    if let Some(hold) = review.get("hold") {
+        let policies = list(hold, "policies");
+        let (message, since) = (word(hold, "message"), word(hold, "since"));
+        match word(hold, "reason") {
+            "asked" => line(&format!(
+                "Held since {since}: {policies} asks: {message}\n  hint: `taskwright approve` or \
+                 `taskwright deny`; without an answer until {} it is `{}`",
+                word(hold, "until"),
+                word(hold, "otherwise")
+            )),
+            _ => line(&format!(
+                "Held since {since}: {policies} gives no verdict: {message}\n  hint: mend the \
+                 policy, or take it out of the plugin folder; it is asked again by itself"
+            )),
+        }
+    }
+    let mut table = Table::new(&["STAGE", "POLICY", "MODE", "VERDICT", "AT", "WHY"]);
+    for verdict in items(review, "verdicts") {
+        let said = word(verdict, "verdict");
+        table.row(vec![
+            word(verdict, "stage").into(),
+            word(verdict, "policy").into(),
+            word(verdict, "mode").into(),
+            toned(said),
+            word(verdict, "at").into(),
+            [word(verdict, "field"), word(verdict, "message")]
+                .join(" ")
+                .trim()
+                .into(),
+        ]);
+    }
+    for answer in items(review, "answers") {
+        let by = match word(answer, "by") {
+            "" => "(nobody in time)",
+            by => by,
+        };
+        table.row(vec![
+            "answer".into(),
+            list(answer, "policies").into(),
+            "".into(),
+            toned(word(answer, "answer")),
+            word(answer, "at").into(),
+            format!("{by} {}", word(answer, "reason")).trim().into(),
+        ]);
+    }
+    told.push_str(&table.render(colours));
+    if let (Some(submitted), Some(effective)) = (review.get("submitted"), review.get("effective")) {
+        told.push_str("Changed by policies:\n");
+        told.push_str(&diff(submitted, effective, colours));
+    }
+    told
+}
+
+/// A verdict or an answer, in its colour.
+pub(super) fn toned(said: &str) -> Cell {
+    match said {
+        "deny" | "policy-error" => Cell::toned(said, Tone::Bad),
+        "allow" | "approve" => Cell::toned(said, Tone::Good),
+        _ => said.into(),
+    }
+}
+
+fn word<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn items<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    let list = value.get(key).and_then(Value::as_array);
+    list.into_iter().flatten()
+}
+
+fn list(value: &Value, key: &str) -> String {
+    let words: Vec<&str> = items(value, key).filter_map(Value::as_str).collect();
+    words.join(", ")
+}

@@ -1,0 +1,328 @@
+//! `taskwright policy test`: what policies would say about tasks, without submitting any.
+//!
+//! The policies are loaded here as a daemon would load them, and asked as it would ask them, so
+//! what is told is what would happen. Questions wait for nobody, and nothing is started.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use taskwright_api::TaskDocuments;
+use taskwright_control::port::{
+    BUILT_IN, Clock, Documents as _, PluginInfo, PolicyTerms, Role, Strategies as _,
+};
+use taskwright_control::review::Reviewer;
+use taskwright_engine::{PluginSource, Runtimes};
+use taskwright_model::{Decision, Namespace, Said, Stage, Task, TaskKey, Verdict};
+
+use crate::builtin;
+use crate::cli::ConnectArgs;
+use crate::client::Client;
+use crate::client::tasks::Selection;
+use crate::command::explain::toned;
+use crate::command::manifest;
+use crate::exit::Code;
+use crate::failure::Advise as _;
+use crate::folder;
+use crate::offline::Offline;
+use crate::output::diff::diff;
+use crate::output::style::{Colours, tame};
+use crate::output::table::Table;
+use crate::output::{self, OutputArgs};
+use crate::serve::clock::RealClock;
+
+/// Tasks that are tried at most.
+const MOST_TASKS: usize = 10_000;
+/// Tasks of one page of a daemon's.
+const PAGE: usize = 500;
+
+#[derive(Debug, Args)]
+pub(crate) struct TrialArgs {
+    /// The policies: components and scripts, each with NAME.toml beside it
+    #[arg(required = true, value_name = "POLICY")]
+    policies: Vec<PathBuf>,
+    /// Tasks to ask about, as for `submit`; `-` is standard input
+    #[arg(short, long = "file", value_name = "FILE", required_unless_present = "history")]
+    files: Vec<PathBuf>,
+    /// Ask about the tasks that a daemon has on record, as they were submitted
+    #[arg(long)]
+    history: bool,
+    /// Of those, only tasks with these labels
+    #[arg(short = 'l', long, value_name = "TERMS", requires = "history")]
+    selector: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// What came of one task.
+struct Tried {
+    name: String,
+    verdicts: Vec<Verdict>,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    /// What would become of it.
+    Decided {
+        decision: Decision,
+        before: Value,
+        after: Value,
+    },
+    /// It is no task here, which no policy would be asked about.
+    NoTask(String),
+}
+
+pub(crate) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
+    let offline = Offline::start().await?;
+    let Offline {
+        runtimes,
+        processes: _processes,
+        scratch: _scratch,
+    } = offline;
+    let runtimes = Arc::new(runtimes);
+    load(&runtimes, &args.policies).await?;
+    let mut tasks = Vec::new();
+    for file in &args.files {
+        tasks.extend(manifest::read(file)?);
+    }
+    if args.history {
+        tasks.extend(history(&args.connect.client()?, args.selector.clone()).await?);
+    }
+    if tasks.len() > MOST_TASKS {
+        bail!("there are {} tasks, at most {MOST_TASKS} are tried", tasks.len());
+    }
+    let reviewer = Reviewer::new(
+        runtimes.clone(),
+        Arc::new(TaskDocuments),
+        runtimes.clone(),
+        Arc::new(RealClock),
+    );
+    let mut tried = Vec::with_capacity(tasks.len());
+    for task in &tasks {
+        tried.push(ask(&runtimes, &reviewer, task).await?);
+    }
+    let told = json!({ "items": tried.iter().map(Tried::to_json).collect::<Vec<_>>() });
+    if !output::structured(args.output.format(), &told)? {
+        output::print(&describe(&tried, Colours::of_stdout()))?;
+    }
+    let fine = tried.iter().all(Tried::is_fine);
+    Ok(if fine { Code::DONE } else { Code::PROBLEM })
+}
+
+/// Loads the policies, and the built-in runtimes that check what becomes of tasks.
+async fn load(runtimes: &Runtimes, policies: &[PathBuf]) -> anyhow::Result<()> {
+    for plugin in builtin::ALL {
+        let source = PluginSource {
+            name: plugin.name.to_owned(),
+            origin: BUILT_IN.to_owned(),
+            component: plugin.component.into(),
+            script: None,
+            grants: taskwright_capability::Grants::of(plugin.grants),
+            limits: None,
+            policy: PolicyTerms::default(),
+        };
+        runtimes.load(source).await.context("load the built-in plugins")?;
+    }
+    for path in policies {
+        let loading = || format!("load the policy {}", path.display());
+        let source = folder::source_at(path).with_context(loading)?;
+        let info: PluginInfo = runtimes
+            .load(source)
+            .await
+            .with_context(loading)
+            .exit_with(Code::PROBLEM)
+            .hint("`taskwright plugin check` says what does not fit")?;
+        if !info.roles.contains(&Role::Policy) {
+            bail!("{}: it is no policy, but {}", loading(), words(&info.roles));
+        }
+    }
+    Ok(())
+}
+
+fn words(roles: &[Role]) -> String {
+    let words: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+    words.join(", ")
+}
+
+/// The tasks of a daemon, as they were submitted.
+async fn history(client: &Client, selector: Option<String>) -> anyhow::Result<Vec<Value>> {
+    let selection = Selection {
+        selector,
+        states: Vec::new(),
+    };
+    let (mut all, mut cursor) = (Vec::new(), None);
+    while all.len() <= MOST_TASKS {
+        let page = client.list(&selection, PAGE, cursor.as_deref()).await?;
+        all.extend(page.tasks.into_iter().map(|mut task| {
+            match task.pointer_mut("/review/submitted").map(Value::take) {
+                Some(submitted) if submitted.is_object() => submitted,
+                _ => task,
+            }
+        }));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+async fn ask(
+    runtimes: &Runtimes,
+    reviewer: &Reviewer,
+    document: &Value,
+) -> anyhow::Result<Tried> {
+    let name = document.get("name").and_then(Value::as_str).unwrap_or("?");
+    let no_task = |why: String| Tried {
+        name: name.to_owned(),
+        verdicts: Vec::new(),
+        outcome: Outcome::NoTask(why),
+    };
+    let (task_name, spec) = match TaskDocuments.read(document) {
+        Ok(read) => read,
+        Err(problems) => return Ok(no_task(problems.join("; "))),
+    };
+    // A runtime that is not here would take it elsewhere.
+    let runtime = match (runtimes.resolve(&spec), &spec.runtime) {
+        (Ok(runtime), _) => runtime,
+        (Err(_), Some(wanted)) => wanted.clone(),
+        (Err(problem), None) => return Ok(no_task(problem.message)),
+    };
+    let key = TaskKey {
+        namespace: Namespace::native(),
+        name: task_name,
+    };
+    let spec = Arc::new(spec);
+    let clock = RealClock;
+    let (id, now) = (clock.new_id(), clock.now());
+    let task = Arc::new(Task::new(id, key.clone(), spec.clone(), runtime, now));
+    let mut round = reviewer.at_submission(task.clone()).await;
+    if round.decision == Decision::Pass {
+        // What was changed at submission is what is looked at before the launch.
+        let stored = Arc::new((*task).clone().reviewed(&round));
+        let launch = reviewer.before_launch(stored).await;
+        round.verdicts.extend(launch.verdicts);
+        round.decision = launch.decision;
+        round.changed = launch.changed.or(round.changed);
+    }
+    let parse = |spec| -> serde_json::Result<Value> {
+        serde_json::from_str(&TaskDocuments.write(&key, spec))
+    };
+    let before = parse(&spec)?;
+    let after = match &round.changed {
+        Some((changed, _)) => parse(changed)?,
+        None => before.clone(),
+    };
+    Ok(Tried {
+        name: name.to_owned(),
+        verdicts: round.verdicts,
+        outcome: Outcome::Decided {
+            decision: round.decision,
+            before,
+            after,
+        },
+    })
+}
+
+impl Tried {
+    fn is_fine(&self) -> bool {
+        match &self.outcome {
+            Outcome::Decided { decision, .. } => {
+                matches!(decision, Decision::Pass | Decision::Ask { .. })
+            }
+            Outcome::NoTask(_) => false,
+        }
+    }
+
+    /// What would become of it, and why.
+    fn told(&self) -> (&'static str, String) {
+        match &self.outcome {
+            Outcome::NoTask(why) => ("no task", why.clone()),
+            Outcome::Decided {
+                decision,
+                before,
+                after,
+            } => match decision {
+                Decision::Pass if before != after => ("change", self.reasons()),
+                Decision::Pass => ("allow", self.reasons()),
+                Decision::Deny {
+                    policy,
+                    reason,
+                    field,
+                } => ("deny", format!("{policy}: {field} {reason}")),
+                Decision::Ask {
+                    policies, question, ..
+                } => ("ask", format!("{}: {question}", policies.join(", "))),
+                Decision::Retry {
+                    policy, message, ..
+                } => ("policy-error", format!("{policy}: {message}")),
+            },
+        }
+    }
+
+    /// Everything that was said beside "allow", warnings too.
+    fn reasons(&self) -> String {
+        let mut told: Vec<String> = Vec::new();
+        for verdict in &self.verdicts {
+            let why = match &verdict.said {
+                Said::Allow => continue,
+                Said::Change { reason, .. } => reason,
+                Said::Deny { reason, .. } => reason,
+                Said::Ask { question } => question,
+                Said::Fault { message } => message,
+            };
+            let (policy, mode) = (&verdict.policy, verdict.mode.as_str());
+            let said = format!("{policy} ({mode} {}): {why}", verdict.said.as_str());
+            if !told.contains(&said) {
+                told.push(said);
+            }
+        }
+        told.join("; ")
+    }
+
+    fn to_json(&self) -> Value {
+        let (result, why) = self.told();
+        let verdicts = self.verdicts.iter().map(|verdict| {
+            json!({
+                "policy": verdict.policy,
+                "stage": match verdict.stage { Stage::Submit => "submit", Stage::Launch => "launch" },
+                "mode": verdict.mode.as_str(),
+                "verdict": verdict.said.as_str(),
+            })
+        });
+        let mut told = json!({
+            "name": self.name,
+            "result": result,
+            "why": why,
+            "verdicts": verdicts.collect::<Vec<_>>(),
+        });
+        if let Outcome::Decided { before, after, .. } = &self.outcome
+            && before != after
+            && let Some(told) = told.as_object_mut()
+        {
+            told.insert("submitted".to_owned(), before.clone());
+            told.insert("effective".to_owned(), after.clone());
+        }
+        told
+    }
+}
+
+fn describe(tried: &[Tried], colours: Colours) -> String {
+    let mut table = Table::new(&["TASK", "RESULT", "WHY"]);
+    let mut changes = String::new();
+    for one in tried {
+        let (result, why) = one.told();
+        table.row(vec![one.name.as_str().into(), toned(result), why.into()]);
+        if let Outcome::Decided { before, after, .. } = &one.outcome
+            && before != after
+        {
+            changes.push_str(&format!("{} would be changed:\n", tame(&one.name)));
+            changes.push_str(&diff(before, after, colours));
+        }
+    }
+    table.render(colours) + &changes
+}
