@@ -54,7 +54,10 @@ fn guardrails_that_are_dropped_in_cap_time_and_forbid_images() {
         "name": "foreign", "spec": {"container": {"image": "evil/x", "command": ["true"]}},
     });
     let status = client.post("/tasks", &image).status;
-    assert!(status == 400 || status == 403, "without container mode it is refused before");
+    assert!(
+        status == 400 || status == 403,
+        "without container mode it is refused before"
+    );
     client.get("/tasks/foreign").expect(404);
     let listed = folder.daemon.taskwright(&["policy", "list"]).expect(0);
     assert!(listed.stdout.contains("guardrails"), "{}", listed.stdout);
@@ -70,13 +73,19 @@ fn guardrails_that_are_dropped_in_cap_time_and_forbid_images() {
 #[test]
 fn policies_are_asked_in_order_and_each_sees_what_those_before_it_made() {
     let folder = with_policies(&[
-        ("b-first.rhai", &review("#{ change: #{ labels: #{ seen: \"b\" } } }")),
+        (
+            "b-first.rhai",
+            &review("#{ change: #{ labels: #{ seen: \"b\" } } }"),
+        ),
         ("b-first.toml", "[policy]\norder = -1\n"),
         (
             "a-second.rhai",
             &review("if request.task.labels.seen != \"b\" { #{ deny: \"nobody was here\" } }"),
         ),
-        ("c-warns.rhai", &review("#{ deny: \"never\", field: \"/process\" }")),
+        (
+            "c-warns.rhai",
+            &review("#{ deny: \"never\", field: \"/process\" }"),
+        ),
         ("c-warns.toml", "[policy]\nmode = \"warn\"\norder = 5\n"),
     ]);
     let client = folder.client();
@@ -106,7 +115,8 @@ fn policies_are_asked_in_order_and_each_sees_what_those_before_it_made() {
     let told = denied.json();
     assert_eq!(told["details"][0]["field"], "/process", "{told:#}");
     let metrics = client.get("/metrics").text();
-    let counted = "taskwright_policy_decisions_total{policy=\"c-warns\",verdict=\"deny\",mode=\"warn\"}";
+    let counted =
+        "taskwright_policy_decisions_total{policy=\"c-warns\",verdict=\"deny\",mode=\"warn\"}";
     assert!(metrics.contains(counted), "{metrics}");
 }
 
@@ -155,25 +165,25 @@ fn a_broken_policy_holds_tasks_until_it_is_mended_and_blames_none() {
     let message = hold["message"].as_str().unwrap();
     assert!(message.contains("broken.rhai:2:"), "{message}");
     assert_eq!(exit_code(&client.run(&flat("free", &["true"]))), 0);
-    folder.put("broken.rhai", &review("()"));
+    folder.put("broken.rhai", review("()"));
     let ended = client.until_ended("held", SOON);
     assert_eq!(exit_code(&ended), 0, "{ended:#}");
 }
 
 #[test]
 fn an_observer_is_told_of_everything_once_it_is_there_also_after_a_kill() {
-    let noticing = "fn notice(event) { print(`saw ${event.sequence} ${event.kind} ${event.name}`); }\n";
+    let noticing =
+        "fn notice(event) { print(`saw ${event.sequence} ${event.kind} ${event.name}`); }\n";
     let mut folder = with_policies(&[("watcher.rhai", noticing)]);
     let client = folder.client();
     client.run(&flat("first", &["true"]));
     let saw = |folder: &Folder, kind: &str, name: &str| {
         let log = folder.daemon.log();
         let wanted = format!(" {kind} {name}");
-        log.lines().any(|line| line.contains("saw ") && line.contains(&wanted))
+        log.lines()
+            .any(|line| line.contains("saw ") && line.contains(&wanted))
     };
-    eventually(SOON, "it saw the first", || {
-        saw(&folder, "ended", "first")
-    });
+    eventually(SOON, "it saw the first", || saw(&folder, "ended", "first"));
     folder.daemon.kill();
     folder.daemon.start_again();
     client.run(&flat("second", &["true"]));
@@ -182,7 +192,11 @@ fn an_observer_is_told_of_everything_once_it_is_there_also_after_a_kill() {
     });
     for kind in ["submitted", "launched", "running", "ended"] {
         for name in ["first", "second"] {
-            assert!(saw(&folder, kind, name), "{kind} {name}: {}", folder.daemon.log());
+            assert!(
+                saw(&folder, kind, name),
+                "{kind} {name}: {}",
+                folder.daemon.log()
+            );
         }
     }
 }

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use taskwright_control::port::{
     Batch, Clock, CommitError, FeedEntry, FeedHistory, Journal, KnownUnit, OutputChunk,
     OutputError, Outputs, PluginInfo, Plugins, Policies, PolicyEntry, PolicyTerms, PolicyVerdict,
-    Recovered, ReviewRequest, SpecProblem, Step, Stepped, Strategies,
-    StrategyError, StrategyEvent, StrategyTask, Stream, Units,
+    Recovered, ReviewRequest, SpecProblem, Step, Stepped, Strategies, StrategyError, StrategyEvent,
+    StrategyTask, Stream, Units,
 };
 use taskwright_control::{Config, Parts};
 use taskwright_model::{

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use taskwright_model::deadline::{Due, next_due};
 use taskwright_model::{
-    Decision, Effect, Event, Happening, Hold, Limit, Namespace, Refusal, Round, Task, TaskId, TaskKey, TaskState,
-    Timestamp, state,
+    Decision, Effect, Event, Happening, Hold, Limit, Namespace, Refusal, Round, Task, TaskId,
+    TaskKey, TaskState, Timestamp, state,
 };
 
 use crate::handle::Prepared;

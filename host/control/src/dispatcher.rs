@@ -22,12 +22,12 @@ use crate::handle::{Control, Health};
 use crate::message::{Fact, Message, TaskAnswer, Waiter};
 use crate::orders::{Order, Orders};
 use crate::port::{
-    Clock, CommitError, Documents, Execs, FeedHistory, IdempotencyRecord, Journal, Outputs, Plugins, Policies,
-    Recovered, Strategies, StrategyEvent, Units,
+    Clock, CommitError, Documents, Execs, FeedHistory, IdempotencyRecord, Journal, Outputs,
+    Plugins, Policies, Recovered, Strategies, StrategyEvent, Units,
 };
 use crate::recover;
-use crate::review::Reviewer;
 use crate::request::{ControlError, SetAnswer, SetProblem, SubmitError, Submitted};
+use crate::review::Reviewer;
 use crate::view::View;
 
 /// Messages taken in one turn.

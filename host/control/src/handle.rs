@@ -12,8 +12,8 @@ use taskwright_model::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempts::Attempts;
-use crate::message::{Message, TaskAnswer, Waiter};
 use crate::feed::Feed;
+use crate::message::{Message, TaskAnswer, Waiter};
 use crate::port::{
     Clock, Execs, FeedEntry, Outputs, Plugins, SpecProblem, Strategies, StrategyTask, UnitReport,
 };

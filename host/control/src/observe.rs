@@ -83,7 +83,11 @@ impl Observing {
             let entries = match self.control.feed(cursor, None, MOST_AT_ONCE).await {
                 Ok(entries) => entries,
                 Err(message) => {
-                    tracing::warn!(observer, message, "events could not be read for an observer");
+                    tracing::warn!(
+                        observer,
+                        message,
+                        "events could not be read for an observer"
+                    );
                     tokio::time::sleep(PAUSES.1).await;
                     continue;
                 }
@@ -100,7 +104,11 @@ impl Observing {
                 lag.set(newest.saturating_sub(cursor) as f64);
             }
             if let Err(message) = self.cursors.write(observer, cursor).await {
-                tracing::warn!(observer, message, "how far an observer was told is not on record");
+                tracing::warn!(
+                    observer,
+                    message,
+                    "how far an observer was told is not on record"
+                );
             }
         }
     }
@@ -137,7 +145,11 @@ impl Observing {
         };
         let missed = entry.sequence.saturating_sub(cursor + 1);
         if missed > 0 {
-            tracing::warn!(observer, missed, "events left the feed before an observer took them");
+            tracing::warn!(
+                observer,
+                missed,
+                "events left the feed before an observer took them"
+            );
             results("missed").increment(missed);
         }
         let notice = Notice {
@@ -155,7 +167,12 @@ impl Observing {
                     // It may go on for days: what is new is told, not that it goes on.
                     if told.as_ref() != Some(&message) {
                         let sequence = notice.entry.sequence;
-                        tracing::warn!(observer, sequence, message, "an observer did not take an event");
+                        tracing::warn!(
+                            observer,
+                            sequence,
+                            message,
+                            "an observer did not take an event"
+                        );
                         told = Some(message);
                     }
                     tokio::time::sleep(pause).await;

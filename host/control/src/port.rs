@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use taskwright_model::{
-    Answer, AttemptNumber, ExitStatus, Happening, Mode, Outcome, ProcessIdentity, Remarks, RuntimeName, Stage, Task,
-    TaskId, TaskKey, TaskSpec, Timestamp, UnitName,
+    Answer, AttemptNumber, ExitStatus, Happening, Mode, Outcome, ProcessIdentity, Remarks,
+    RuntimeName, Stage, Task, TaskId, TaskKey, TaskSpec, Timestamp, UnitName,
 };
 use tokio::sync::watch;
 use wildmatch::WildMatch;

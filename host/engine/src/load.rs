@@ -235,8 +235,7 @@ pub(crate) async fn load(
     let component = import::linker(engine.wasm(), &linked)
         .and_then(|linker| linker.instantiate_pre(&component))
         .map_err(does_not_fit)?;
-    let mut exports =
-        Exports::of(&component, &inspection.profile.roles).map_err(does_not_fit)?;
+    let mut exports = Exports::of(&component, &inspection.profile.roles).map_err(does_not_fit)?;
 
     let source_is_script = source.script.is_some();
     // Compiled code is the component's alone; what people compare is the script's, too.

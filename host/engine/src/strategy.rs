@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use taskwright_capability::container::LEAST_MEMORY_BYTES;
 use taskwright_control::port::{
-    PluginInfo, Plugins, PolicyEntry, Role, SpecProblem, Step, Stepped, Strategies, StrategyError, StrategyEvent,
-    StrategyTask,
+    PluginInfo, Plugins, PolicyEntry, Role, SpecProblem, Step, Stepped, Strategies, StrategyError,
+    StrategyEvent, StrategyTask,
 };
 use taskwright_model::{Restriction, RuntimeName, TaskSpec};
 use tokio::sync::watch;
@@ -426,9 +426,7 @@ impl Strategies for Runtimes {
                     &plugin,
                     &plugin.start,
                     Scope::Attempt(task),
-                    |guest, store| {
-                        Box::pin(async move { guest.call_start(store, &record).await })
-                    },
+                    |guest, store| Box::pin(async move { guest.call_start(store, &record).await }),
                     |answer| convert::step(answer, None),
                 )
                 .await;
@@ -456,9 +454,9 @@ impl Strategies for Runtimes {
                     &plugin.on_event,
                     Scope::Attempt(task),
                     |guest, store| {
-                        Box::pin(async move {
-                            guest.call_on_event(store, &record, &state, &told).await
-                        })
+                        Box::pin(
+                            async move { guest.call_on_event(store, &record, &state, &told).await },
+                        )
                     },
                     |answer| convert::step(answer, seen),
                 )

@@ -92,7 +92,10 @@ impl Task {
     /// What was submitted, before policies changed it.
     #[must_use]
     pub fn submitted_spec(&self) -> &Arc<TaskSpec> {
-        let submitted = self.review.as_ref().and_then(|review| review.submitted.as_ref());
+        let submitted = self
+            .review
+            .as_ref()
+            .and_then(|review| review.submitted.as_ref());
         submitted.unwrap_or(&self.spec)
     }
 

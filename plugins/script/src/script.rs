@@ -7,8 +7,8 @@
 use std::fmt;
 
 use rhai::packages::{
-    BasicArrayPackage, BasicMapPackage, BasicMathPackage, CorePackage, LogicPackage,
-    MoreStringPackage, Package as _,
+    BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
+    BasicStringPackage, LanguageCorePackage, MoreStringPackage, Package as _,
 };
 use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, Map, ParseError, Position, Scope};
 use taskwright_plugin_sdk::command::{self, KIND};
@@ -283,12 +283,16 @@ impl Script {
 /// An engine within bounds. Made for each call, so it knows only what scripts need.
 fn engine(surroundings: Surroundings) -> Engine {
     let mut engine = Engine::new_raw();
-    CorePackage::new().register_into_engine(&mut engine);
-    LogicPackage::new().register_into_engine(&mut engine);
+    // Operators on the script's own kinds of values are built in: without the packages that would
+    // register them once more, each call is cheaper.
+    LanguageCorePackage::new().register_into_engine(&mut engine);
+    BasicFnPackage::new().register_into_engine(&mut engine);
+    BasicIteratorPackage::new().register_into_engine(&mut engine);
+    BasicStringPackage::new().register_into_engine(&mut engine);
+    MoreStringPackage::new().register_into_engine(&mut engine);
     BasicMathPackage::new().register_into_engine(&mut engine);
     BasicArrayPackage::new().register_into_engine(&mut engine);
     BasicMapPackage::new().register_into_engine(&mut engine);
-    MoreStringPackage::new().register_into_engine(&mut engine);
     engine
         .set_max_operations(MOST_OPERATIONS)
         .set_max_call_levels(MOST_CALL_LEVELS)

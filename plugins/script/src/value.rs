@@ -174,7 +174,11 @@ pub(crate) fn verdict(said: Dynamic) -> Result<Verdict, String> {
                 "" => None,
                 "approve" => Some(Answer::Approve),
                 "deny" => Some(Answer::Deny),
-                other => return Err(format!("gave otherwise as {other:?}; there is approve, deny")),
+                other => {
+                    return Err(format!(
+                        "gave otherwise as {other:?}; there is approve, deny"
+                    ));
+                }
             },
         })
     } else {

@@ -12,7 +12,9 @@ use serde_json::value::RawValue;
 use taskwright_control::port::{Documents, FeedEntry};
 use taskwright_model::{Namespace, TaskKey, TaskName, TaskSpec, Work};
 
-use super::dto::{EnvValues, LimitsView, ProcessView, ResourcesView, RetryView, UserView, is_false};
+use super::dto::{
+    EnvValues, LimitsView, ProcessView, ResourcesView, RetryView, UserView, is_false,
+};
 use super::events::EventView;
 use super::field::Path;
 use super::parse::{self, CONTAINER, POD_TEMPLATE};
@@ -118,8 +120,8 @@ impl Documents for TaskDocuments {
         }
         let mut value: Value =
             serde_json::from_str(document).map_err(|error| format!("the document: {error}"))?;
-        let patch: Value =
-            serde_json::from_str(patch).map_err(|error| format!("the patch is no JSON: {error}"))?;
+        let patch: Value = serde_json::from_str(patch)
+            .map_err(|error| format!("the patch is no JSON: {error}"))?;
         if !patch.is_object() {
             return Err("the patch is no JSON object".to_owned());
         }
@@ -157,10 +159,15 @@ fn text_of(value: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     //! What is written is read again as the same task.
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    #![expect(
+        clippy::unwrap_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "a test that cannot go on has failed"
+    )]
 
-    use serde_json::json;
     use super::*;
+    use serde_json::json;
 
     fn key() -> TaskKey {
         TaskKey {
@@ -171,7 +178,8 @@ mod tests {
 
     fn spec(body: &Value) -> TaskSpec {
         let read = parse::task(body, &Path::ROOT);
-        read.unwrap_or_else(|unreadable| panic!("{unreadable:?}")).spec
+        read.unwrap_or_else(|unreadable| panic!("{unreadable:?}"))
+            .spec
     }
 
     fn samples() -> Vec<Value> {
@@ -223,9 +231,12 @@ mod tests {
 
     #[test]
     fn a_patch_changes_what_it_names() {
-        let document = TaskDocuments.write(&key(), &spec(&json!({
-            "name": "a", "process": {"command": ["true"]}, "limits": {"runSeconds": 900},
-        })));
+        let document = TaskDocuments.write(
+            &key(),
+            &spec(&json!({
+                "name": "a", "process": {"command": ["true"]}, "limits": {"runSeconds": 900},
+            })),
+        );
         let patch = r#"{"limits": {"runSeconds": 60}, "labels": {"capped": "yes"}}"#;
         let (spec, document) = TaskDocuments.patch(&document, patch).unwrap();
         assert_eq!(spec.limits.run.unwrap().as_secs(), 60);
@@ -247,7 +258,10 @@ mod tests {
             let told = TaskDocuments.patch(&document, patch).unwrap_err();
             assert!(told.contains(why), "{patch}: {told}");
         }
-        let long = format!(r#"{{"labels": {{"a": "{}"}}}}"#, "x".repeat(MOST_PATCH_BYTES));
+        let long = format!(
+            r#"{{"labels": {{"a": "{}"}}}}"#,
+            "x".repeat(MOST_PATCH_BYTES)
+        );
         let told = TaskDocuments.patch(&document, &long).unwrap_err();
         assert!(told.contains("at most"), "{told}");
     }

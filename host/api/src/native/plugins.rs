@@ -89,7 +89,12 @@ impl<'a> PolicyView<'a> {
             },
             namespaces: &terms.scope.namespaces,
             runtimes: &terms.scope.runtimes,
-            labels: terms.scope.labels.iter().map(LabelMatch::to_string).collect(),
+            labels: terms
+                .scope
+                .labels
+                .iter()
+                .map(LabelMatch::to_string)
+                .collect(),
         }
     }
 }

@@ -296,7 +296,10 @@ fn reason_in(bytes: &[u8]) -> Result<String, Problem> {
     if reason.len() > MOST_REASON_BYTES {
         problems.add(
             &Path::ROOT.key(KEY),
-            format!("has {} bytes, at most {MOST_REASON_BYTES} are kept", reason.len()),
+            format!(
+                "has {} bytes, at most {MOST_REASON_BYTES} are kept",
+                reason.len()
+            ),
         );
     }
     if problems.is_empty() {

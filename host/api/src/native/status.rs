@@ -226,7 +226,9 @@ fn pending_message(task: &Task, not_before: Option<Timestamp>) -> String {
             policies, question, ..
         }) => {
             let policies = policies.join(", ");
-            return format!("policy {policies} asks, and somebody is to approve or deny it: {question}");
+            return format!(
+                "policy {policies} asks, and somebody is to approve or deny it: {question}"
+            );
         }
         Some(Hold::Broken {
             policy, message, ..

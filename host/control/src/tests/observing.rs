@@ -32,7 +32,8 @@ impl Ears {
     }
 
     fn be(&self, names: &[&str]) {
-        self.names.send_replace(names.iter().map(|&name| name.to_owned()).collect());
+        self.names
+            .send_replace(names.iter().map(|&name| name.to_owned()).collect());
     }
 
     /// The numbers that one was told, in order.

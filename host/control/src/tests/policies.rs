@@ -42,7 +42,9 @@ fn ask() -> PolicyVerdict {
 }
 
 fn put(world: &FakeWorld, name: &str, terms: PolicyTerms, verdict: PolicyVerdict) {
-    world.policies.put(name, terms, move |_| Ok(verdict.clone()));
+    world
+        .policies
+        .put(name, terms, move |_| Ok(verdict.clone()));
 }
 
 /// The verdicts on a task, as `policy stage word`.
@@ -147,9 +149,28 @@ async fn a_change_counts_for_what_comes_after_it_and_is_remembered() {
 async fn a_warning_changes_nothing_and_is_told() {
     let world = world().await;
     put(&world, "a", warns(), deny("no"));
-    put(&world, "b", PolicyTerms { order: 1, ..warns() }, change(5));
-    put(&world, "c", PolicyTerms { order: 2, ..warns() }, ask());
-    let broken = PolicyTerms { order: 3, ..warns() };
+    put(
+        &world,
+        "b",
+        PolicyTerms {
+            order: 1,
+            ..warns()
+        },
+        change(5),
+    );
+    put(
+        &world,
+        "c",
+        PolicyTerms {
+            order: 2,
+            ..warns()
+        },
+        ask(),
+    );
+    let broken = PolicyTerms {
+        order: 3,
+        ..warns()
+    };
     world.policies.put("d", broken, |_| Err("trap".to_owned()));
     let task = running(&world, "a", spec()).await;
     assert_eq!(task.spec.priority, 0);
@@ -295,8 +316,14 @@ async fn only_tasks_in_its_scope_are_its_business() {
         terms
     };
     for (name, terms) in [
-        ("a", scope(|scope| scope.namespaces = vec!["other-*".into()])),
-        ("b", scope(|scope| scope.runtimes = vec!["contain?r".into()])),
+        (
+            "a",
+            scope(|scope| scope.namespaces = vec!["other-*".into()]),
+        ),
+        (
+            "b",
+            scope(|scope| scope.runtimes = vec!["contain?r".into()]),
+        ),
         (
             "c",
             scope(|scope| scope.labels = vec![LabelMatch::Exists("gpu".into())]),

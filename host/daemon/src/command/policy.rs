@@ -81,11 +81,13 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
 
 /// About which tasks it is asked, in few words.
 fn scope(plugin: &Value) -> String {
-    let parts = ["namespaces", "runtimes", "labels"].into_iter().filter_map(|key| {
-        let words = plugin.pointer(&format!("/policy/{key}"))?.as_array()?;
-        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-        (!words.is_empty()).then(|| format!("{key}: {}", words.join(", ")))
-    });
+    let parts = ["namespaces", "runtimes", "labels"]
+        .into_iter()
+        .filter_map(|key| {
+            let words = plugin.pointer(&format!("/policy/{key}"))?.as_array()?;
+            let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+            (!words.is_empty()).then(|| format!("{key}: {}", words.join(", ")))
+        });
     let parts: Vec<String> = parts.collect();
     if parts.is_empty() {
         "all".to_owned()

@@ -90,7 +90,11 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Lent> {
     Ok(Lent {
         grants,
         limits: document.limits.map(limits).transpose()?,
-        policy: document.policy.map(terms::read).transpose()?.unwrap_or_default(),
+        policy: document
+            .policy
+            .map(terms::read)
+            .transpose()?
+            .unwrap_or_default(),
     })
 }
 

@@ -76,7 +76,11 @@ enum WrittenAnswer {
 /// # Errors
 /// The first thing that is wrong, with its place.
 pub(super) fn read(written: Written) -> anyhow::Result<PolicyTerms> {
-    let ask_within = written.ask_timeout.as_deref().map(ask_timeout).transpose()?;
+    let ask_within = written
+        .ask_timeout
+        .as_deref()
+        .map(ask_timeout)
+        .transpose()?;
     let labels = words("labels", written.labels)?;
     Ok(PolicyTerms {
         order: written.order,
@@ -96,7 +100,10 @@ pub(super) fn read(written: Written) -> anyhow::Result<PolicyTerms> {
         scope: PolicyScope {
             namespaces: words("namespaces", written.namespaces)?,
             runtimes: words("runtimes", written.runtimes)?,
-            labels: labels.iter().map(|term| label(term)).collect::<Result<_, _>>()?,
+            labels: labels
+                .iter()
+                .map(|term| label(term))
+                .collect::<Result<_, _>>()?,
         },
     })
 }
@@ -109,7 +116,10 @@ fn ask_timeout(text: &str) -> anyhow::Result<Duration> {
 }
 
 fn words(key: &str, words: Vec<String>) -> anyhow::Result<Vec<String>> {
-    ensure!(words.len() <= MOST_WORDS, "policy.{key}: at most {MOST_WORDS}");
+    ensure!(
+        words.len() <= MOST_WORDS,
+        "policy.{key}: at most {MOST_WORDS}"
+    );
     let odd = |word: &String| word.is_empty() || word.len() > MOST_WORD_BYTES;
     if words.iter().any(odd) {
         bail!("policy.{key}: each has 1 to {MOST_WORD_BYTES} bytes");
@@ -119,7 +129,10 @@ fn words(key: &str, words: Vec<String>) -> anyhow::Result<Vec<String>> {
 
 /// One term: `key`, `!key`, `key=value` or `key!=value`.
 fn label(term: &str) -> anyhow::Result<LabelMatch> {
-    let split = |by| term.split_once(by).map(|(key, value): (&str, &str)| (key.trim(), value.trim()));
+    let split = |by| {
+        term.split_once(by)
+            .map(|(key, value): (&str, &str)| (key.trim(), value.trim()))
+    };
     let (found, key) = if let Some((key, value)) = split("!=") {
         (LabelMatch::Differs(key.to_owned(), value.to_owned()), key)
     } else if let Some((key, value)) = split("=") {

@@ -12,8 +12,8 @@ use taskwright_api::{
     VersionInfo,
 };
 use taskwright_capability::{Capability, ContainerHost, Grants};
-use taskwright_control::port::{BUILT_IN, Clock as _, PolicyTerms, Recovered, Strategies};
 use taskwright_control::observe::{Observing, observe};
+use taskwright_control::port::{BUILT_IN, Clock as _, PolicyTerms, Recovered, Strategies};
 use taskwright_control::{Control, Parts, Running};
 use taskwright_cri::CriHost;
 use taskwright_engine::{Containers, Engine, EngineConfig, Host, PluginSource, Runtimes};

@@ -102,9 +102,8 @@ impl fmt::Display for Refusal {
                         write!(f, "it exports `{all}`, none of which this host calls")?;
                     }
                 }
-                let wanted = ROLES.map(|(interface, role)| {
-                    format!("{} `{interface}`", role.with_article())
-                });
+                let wanted =
+                    ROLES.map(|(interface, role)| format!("{} `{interface}`", role.with_article()));
                 write!(f, "; {}", wanted.join(", "))
             }
             Self::Version {

@@ -9,7 +9,8 @@ use crate::deadline::{Due, next_due};
 use crate::id::AttemptNumber;
 use crate::state::apply;
 use crate::{
-    Answer, Effect, Event, ExitStatus, Happening, Limit, Outcome, RetryPolicy, StopReason, Task, TaskState,
+    Answer, Effect, Event, ExitStatus, Happening, Limit, Outcome, RetryPolicy, StopReason, Task,
+    TaskState,
 };
 
 fn outcomes() -> impl Strategy<Value = Outcome> {

@@ -10,9 +10,8 @@ use crate::deadline::Due;
 use crate::id::{AttemptNumber, Namespace, RuntimeName, TaskId, TaskKey, TaskName};
 use crate::state::apply;
 use crate::{
-    Answer, Decision, Effect, Event, ExitStatus, Happening, Hold, Limit, Outcome, ProcessSpec, RetryPolicy, Round,
-    Stage, StopReason,
-    Task, TaskSpec, TaskState, TimeLimits, Timestamp, Work,
+    Answer, Decision, Effect, Event, ExitStatus, Happening, Hold, Limit, Outcome, ProcessSpec,
+    RetryPolicy, Round, Stage, StopReason, Task, TaskSpec, TaskState, TimeLimits, Timestamp, Work,
 };
 
 /// Every word for an event, so that a test can try them all.

@@ -198,12 +198,20 @@ pub(super) struct Feed<'a> {
 #[serde(rename_all = "kebab-case")]
 enum Happening<'a> {
     Submitted,
-    Held { policies: Cow<'a, [String]>, why: Text<'a> },
-    Approved { by: Text<'a> },
+    Held {
+        policies: Cow<'a, [String]>,
+        why: Text<'a>,
+    },
+    Approved {
+        by: Text<'a>,
+    },
     Launched(u32),
     Running(u32),
     Stopping(u32),
-    Retrying { attempt: u32, outcome: Outcome<'a> },
+    Retrying {
+        attempt: u32,
+        outcome: Outcome<'a>,
+    },
     Ended(Outcome<'a>),
     Deleting,
     Removed,

@@ -385,16 +385,18 @@ pub(crate) fn any_task() -> impl Strategy<Value = Task> {
     let head = (any::<u128>(), any_key(), spec(), label(), time());
     let rest = (proptest::option::of(time()), proptest::option::of(review()));
     (head, state(), attempts, rest).prop_map(
-        |((id, key, spec, runtime, submitted_at), state, attempts, (deleting_since, review))| Task {
-            id: TaskId::from_u128(id),
-            key,
-            spec: Arc::new(spec),
-            runtime: RuntimeName::parse(&runtime).unwrap(),
-            submitted_at,
-            state,
-            attempts,
-            deleting_since,
-            review: review.map(Arc::new),
+        |((id, key, spec, runtime, submitted_at), state, attempts, (deleting_since, review))| {
+            Task {
+                id: TaskId::from_u128(id),
+                key,
+                spec: Arc::new(spec),
+                runtime: RuntimeName::parse(&runtime).unwrap(),
+                submitted_at,
+                state,
+                attempts,
+                deleting_since,
+                review: review.map(Arc::new),
+            }
         },
     )
 }
@@ -412,15 +414,14 @@ fn review() -> impl Strategy<Value = Review> {
         text().prop_map(|question| Said::Ask { question }),
         text().prop_map(|message| Said::Fault { message }),
     ];
-    let verdict = (text(), stage(), mode, time(), said).prop_map(
-        |(policy, stage, mode, at, said)| Verdict {
+    let verdict =
+        (text(), stage(), mode, time(), said).prop_map(|(policy, stage, mode, at, said)| Verdict {
             policy,
             stage,
             mode,
             at,
             said,
-        },
-    );
+        });
     let answered = (texts(), answer(), text(), text(), time()).prop_map(
         |(policies, answer, by, reason, at)| Answered {
             policies,
@@ -470,7 +471,10 @@ pub(crate) fn any_line() -> impl Strategy<Value = FeedEntry> {
     let number = || any::<u32>().prop_map(AttemptNumber);
     let happening = prop_oneof![
         Just(Happening::Submitted),
-        (proptest::collection::vec(any::<String>(), 0..3), any::<String>())
+        (
+            proptest::collection::vec(any::<String>(), 0..3),
+            any::<String>()
+        )
             .prop_map(|(policies, why)| Happening::Held { policies, why }),
         any::<String>().prop_map(|by| Happening::Approved { by }),
         number().prop_map(Happening::Launched),

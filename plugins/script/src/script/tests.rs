@@ -334,7 +334,8 @@ fn a_verdict_is_nothing_or_one_of_three() {
         panic!("a change");
     };
     assert_eq!((&*change.patch, &*change.reason), (r#"{"a":{"b":1}}"#, "x"));
-    let Ok(Verdict::Ask(question)) = said("#{ ask: \"?\", within_seconds: 60, otherwise: \"approve\" }")
+    let Ok(Verdict::Ask(question)) =
+        said("#{ ask: \"?\", within_seconds: 60, otherwise: \"approve\" }")
     else {
         panic!("a question");
     };
@@ -375,7 +376,9 @@ fn guardrails_cap_time_and_know_images() {
     assert_eq!(change.patch, r#"{"limits":{"runSeconds":60}}"#);
     assert_eq!(said(r#"{"limits": {"runSeconds": 60.0}}"#), Verdict::Allow);
     let image = |image: &str| {
-        format!(r#"{{"limits": {{"runSeconds": 1}}, "spec": {{"container": {{"image": "{image}"}}}}}}"#)
+        format!(
+            r#"{{"limits": {{"runSeconds": 1}}, "spec": {{"container": {{"image": "{image}"}}}}}}"#
+        )
     };
     assert_eq!(said(&image("quay.io/ours/x:1")), Verdict::Allow);
     let Verdict::Deny(denial) = said(&image("quay.io/theirs/x:1")) else {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use taskwright_control::Config;
 
 use super::is_problem;
-use crate::fake::{Api, Answer, api, api_with};
+use crate::fake::{Answer, Api, api, api_with};
 use crate::{AuthConfig, Scope, Token};
 
 /// Submits a task about which the policy says `word`.
@@ -24,13 +24,17 @@ async fn a_denial_names_the_policy_and_the_field_and_stores_nothing() {
     let answer = submit(&api, "no", "deny").await;
     assert_eq!(answer.status, 403);
     let body = answer.json();
-    assert_eq!(body["message"], "policy by-label refuses the task: labels say no");
+    assert_eq!(
+        body["message"],
+        "policy by-label refuses the task: labels say no"
+    );
     assert_eq!(
         body["details"],
         json!([{"field": "/labels/policy", "message": "labels say no"}])
     );
     assert_eq!(api.get("/tasks/no").await.status, 404);
-    let body = r#"[{"name": "no", "labels": {"policy": "deny"}, "process": {"command": ["hang"]}}]"#;
+    let body =
+        r#"[{"name": "no", "labels": {"policy": "deny"}, "process": {"command": ["hang"]}}]"#;
     let set = api.post("/setTasks", body).await;
     assert_eq!(set.status, 200, "an element that is denied spoils nothing");
     let element = &set.json()[0];
@@ -107,7 +111,11 @@ async fn bad_answers_are_told() {
     submit(&api, "a", "ask").await;
     is_problem(&api.post("/tasks/none/approve", "").await, 404, "none");
     is_problem(&api.post("/tasks/a/approve", "[]").await, 400, "object");
-    is_problem(&api.post("/tasks/a/approve", r#"{"reason": 1}"#).await, 400, "/reason");
+    is_problem(
+        &api.post("/tasks/a/approve", r#"{"reason": 1}"#).await,
+        400,
+        "/reason",
+    );
     let long = json!({"reason": "x".repeat(5000)}).to_string();
     is_problem(&api.post("/tasks/a/approve", &long).await, 400, "4096");
     assert_eq!(api.get("/tasks/a").await.json()["state"], "pending");
@@ -116,9 +124,8 @@ async fn bad_answers_are_told() {
 #[tokio::test]
 async fn who_submits_does_not_thereby_decide_and_readers_see_no_documents() {
     use sha2::{Digest, Sha256};
-    let token = |name: &str, scope| {
-        Token::new(name, &hex::encode(Sha256::digest(name)), scope).unwrap()
-    };
+    let token =
+        |name: &str, scope| Token::new(name, &hex::encode(Sha256::digest(name)), scope).unwrap();
     let tokens = vec![
         token("reader", Scope::Read),
         token("ci", Scope::Submit),
@@ -138,7 +145,11 @@ async fn who_submits_does_not_thereby_decide_and_readers_see_no_documents() {
     assert_eq!(read["review"]["verdicts"][0]["patch"], Value::Null);
     let body = r#"{"name": "b", "labels": {"policy": "ask"}, "process": {"command": ["hang"]}}"#;
     assert_eq!(send("ci", "POST", "/tasks", body).await.status, 201);
-    is_problem(&send("ci", "POST", "/tasks/b/approve", "").await, 403, "admin");
+    is_problem(
+        &send("ci", "POST", "/tasks/b/approve", "").await,
+        403,
+        "admin",
+    );
     let approved = send("ann", "POST", "/tasks/b/approve", "").await;
     assert_eq!(approved.json()["review"]["answers"][0]["by"], "ann");
 }

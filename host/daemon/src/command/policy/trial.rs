@@ -44,7 +44,12 @@ pub(crate) struct TrialArgs {
     #[arg(required = true, value_name = "POLICY")]
     policies: Vec<PathBuf>,
     /// Tasks to ask about, as for `submit`; `-` is standard input
-    #[arg(short, long = "file", value_name = "FILE", required_unless_present = "history")]
+    #[arg(
+        short,
+        long = "file",
+        value_name = "FILE",
+        required_unless_present = "history"
+    )]
     files: Vec<PathBuf>,
     /// Ask about the tasks that a daemon has on record, as they were submitted
     #[arg(long)]
@@ -93,7 +98,10 @@ pub(crate) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
         tasks.extend(history(&args.connect.client()?, args.selector.clone()).await?);
     }
     if tasks.len() > MOST_TASKS {
-        bail!("there are {} tasks, at most {MOST_TASKS} are tried", tasks.len());
+        bail!(
+            "there are {} tasks, at most {MOST_TASKS} are tried",
+            tasks.len()
+        );
     }
     let reviewer = Reviewer::new(
         runtimes.clone(),
@@ -125,7 +133,10 @@ async fn load(runtimes: &Runtimes, policies: &[PathBuf]) -> anyhow::Result<()> {
             limits: None,
             policy: PolicyTerms::default(),
         };
-        runtimes.load(source).await.context("load the built-in plugins")?;
+        runtimes
+            .load(source)
+            .await
+            .context("load the built-in plugins")?;
     }
     for path in policies {
         let loading = || format!("load the policy {}", path.display());
@@ -171,11 +182,7 @@ async fn history(client: &Client, selector: Option<String>) -> anyhow::Result<Ve
     Ok(all)
 }
 
-async fn ask(
-    runtimes: &Runtimes,
-    reviewer: &Reviewer,
-    document: &Value,
-) -> anyhow::Result<Tried> {
+async fn ask(runtimes: &Runtimes, reviewer: &Reviewer, document: &Value) -> anyhow::Result<Tried> {
     let name = document.get("name").and_then(Value::as_str).unwrap_or("?");
     let no_task = |why: String| Tried {
         name: name.to_owned(),
