@@ -37,6 +37,7 @@ mod faults;
 mod feed;
 mod http;
 mod kill_tree;
+mod lent;
 mod lifecycle;
 mod limits;
 mod opensandbox;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 
 /// One thing a plugin may be lent: an importable interface of `taskwright:plugin`, or more of one.
 ///
@@ -21,17 +22,20 @@ pub enum Capability {
     Container,
     /// Read and write files in the task's own scratch directory.
     Files,
+    /// Files in directories of the operator's, named in [`Grants::directories`].
+    Directories,
 }
 
 impl Capability {
     /// Every capability there is.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Process,
         Self::Namespace,
         Self::UserNamespace,
         Self::CgroupNamespace,
         Self::Container,
         Self::Files,
+        Self::Directories,
     ];
 
     /// Its name in WIT and in the configuration.
@@ -44,7 +48,18 @@ impl Capability {
             Self::CgroupNamespace => "cgroup-namespace",
             Self::Container => "container",
             Self::Files => "files",
+            Self::Directories => "directories",
         }
+    }
+
+    /// What the operator writes into `NAME.toml` to lend it: the line, and the table it stands in.
+    #[must_use]
+    pub fn line(self) -> (String, &'static str) {
+        let line = match self {
+            Self::Directories => "directories = { NAME = { path = \"/PATH\" } }".to_owned(),
+            plain => format!("{plain} = true"),
+        };
+        (line, "[grants]")
     }
 }
 
@@ -52,6 +67,15 @@ impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// A directory of the operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Where it is, absolute.
+    pub path: PathBuf,
+    /// Whether files in it may be written and removed.
+    pub write: bool,
 }
 
 /// Everything one plugin was lent.
@@ -62,6 +86,8 @@ pub struct Grants {
     /// With [`Capability::Process`]: the programs that may be started, each by its absolute path.
     /// `None`: any.
     pub programs: Option<BTreeSet<String>>,
+    /// With [`Capability::Directories`]: the directories, by the word that the plugin has for each.
+    pub directories: BTreeMap<String, Directory>,
     /// What the `settings` interface answers, by key.
     pub settings: BTreeMap<String, String>,
 }
@@ -72,8 +98,7 @@ impl Grants {
     pub fn of(capabilities: &[Capability]) -> Self {
         Self {
             capabilities: capabilities.iter().copied().collect(),
-            programs: None,
-            settings: BTreeMap::new(),
+            ..Self::default()
         }
     }
 

@@ -91,6 +91,8 @@ pub(crate) struct Account {
     pub(crate) ended: Vec<(UnitName, UnitEnded)>,
     /// What people are to see of the attempt.
     pub(crate) remarks: Remarks,
+    /// Bytes it wrote into directories of the operator's.
+    pub(crate) written: u64,
     /// Lines it wrote to the log.
     pub(crate) lines: u32,
     /// Time spent in host functions that wait.

@@ -5,10 +5,12 @@
 //! may act at all.
 
 mod container;
+mod directories;
 mod files;
 mod log;
 mod namespace;
 mod process;
+mod rooted;
 mod settings;
 mod spawn;
 mod status;
@@ -90,6 +92,9 @@ pub(crate) fn linker(
             Capability::UserNamespace | Capability::CgroupNamespace => {}
             Capability::Files => {
                 bindings::files::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+            }
+            Capability::Directories => {
+                bindings::directories::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
             }
         }
     }

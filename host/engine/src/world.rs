@@ -255,6 +255,7 @@ static HOST: LazyLock<HostWorld> = LazyLock::new(|| {
         "namespace.wit",
         "container.wit",
         "files.wit",
+        "directories.wit",
         "settings.wit",
         "log.wit",
         "policy.wit",

@@ -8,17 +8,19 @@ fn main() {
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
     let root = Path::new(&here).join("../../..");
     let (plugins, wit) = (root.join("plugins"), root.join("wit"));
-    let [misbehave, relay] =
-        ["misbehave", "relay"].map(|name| root.join("tests/guests").join(name));
+    let [misbehave, relay, borrower] =
+        ["misbehave", "relay", "borrower"].map(|name| root.join("tests/guests").join(name));
     let packages = [
         "taskwright-plugin-process",
         "taskwright-plugin-script",
         "taskwright-guest-misbehave",
         "taskwright-guest-relay",
+        "taskwright-guest-borrower",
     ];
-    match taskwright_guest_build::build(&plugins, &[&misbehave, &relay, &wit], &packages) {
+    match taskwright_guest_build::build(&plugins, &[&misbehave, &relay, &borrower, &wit], &packages)
+    {
         Ok(built) => {
-            for (name, guest) in ["PROCESS", "SCRIPT", "MISBEHAVE", "RELAY"]
+            for (name, guest) in ["PROCESS", "SCRIPT", "MISBEHAVE", "RELAY", "BORROWER"]
                 .iter()
                 .zip(built)
             {

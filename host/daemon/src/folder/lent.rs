@@ -4,6 +4,7 @@
 //! [grants]
 //! process = { programs = ["/usr/bin/bwrap"] }
 //! files = true
+//! directories = { models = { path = "/srv/models" }, out = { path = "/srv/out", write = true } }
 //!
 //! [limits]
 //! memory = "64MiB"
@@ -16,12 +17,14 @@
 //!
 //! `[policy]` is in [`super::terms`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod grants;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure};
 use serde::Deserialize;
-use taskwright_capability::{Capability, Grants};
+use taskwright_capability::Grants;
 use taskwright_control::port::PolicyTerms;
 use taskwright_engine::{CallLimits, MOST_MEMORY_BYTES};
 
@@ -32,7 +35,6 @@ const LEAST_MEMORY: usize = 1 << 20;
 const MOST_CPU: Duration = Duration::from_secs(60);
 const MOST_DEADLINE: Duration = Duration::from_secs(120);
 const MOST_SETTINGS: usize = 256;
-const MOST_PROGRAMS: usize = 256;
 
 /// What a plugin is lent.
 #[derive(Debug, Default, PartialEq)]
@@ -69,19 +71,7 @@ struct Limits {
 /// The first thing that is wrong, with its place.
 pub(crate) fn parse(text: &str) -> anyhow::Result<Lent> {
     let document: Document = toml::from_str(text)?;
-    let mut grants = Grants::default();
-    for (word, value) in &document.grants {
-        let capability = Capability::ALL
-            .into_iter()
-            .find(|capability| capability.as_str() == word);
-        let Some(capability) = capability else {
-            let all = Capability::ALL.map(Capability::as_str).join(", ");
-            bail!("grants.{word}: there is no such grant; there are {all}");
-        };
-        if grant(&mut grants, capability, value)? {
-            grants.capabilities.insert(capability);
-        }
-    }
+    let mut grants = grants::read(&document.grants)?;
     ensure!(
         document.settings.len() <= MOST_SETTINGS,
         "settings: at most {MOST_SETTINGS}"
@@ -96,41 +86,6 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Lent> {
             .transpose()?
             .unwrap_or_default(),
     })
-}
-
-/// Whether a capability is lent.
-fn grant(grants: &mut Grants, capability: Capability, value: &toml::Value) -> anyhow::Result<bool> {
-    match (capability, value) {
-        (_, toml::Value::Boolean(lent)) => Ok(*lent),
-        (Capability::Process, toml::Value::Table(table)) => {
-            if let Some(other) = table.keys().find(|key| *key != "programs") {
-                bail!("grants.process.{other}: unknown; there is programs");
-            }
-            if let Some(programs) = table.get("programs") {
-                grants.programs = Some(read_programs(programs)?);
-            }
-            Ok(true)
-        }
-        (Capability::Process, _) => {
-            bail!("grants.process: true, false or {{ programs = [\"/path\"] }}")
-        }
-        (other, _) => bail!("grants.{other}: true or false"),
-    }
-}
-
-fn read_programs(value: &toml::Value) -> anyhow::Result<BTreeSet<String>> {
-    let wrong = || anyhow!("grants.process.programs: a list of absolute paths is wanted");
-    let list = value.as_array().ok_or_else(wrong)?;
-    ensure!(
-        list.len() <= MOST_PROGRAMS,
-        "grants.process.programs: at most {MOST_PROGRAMS}"
-    );
-    list.iter()
-        .map(|one| {
-            let path = one.as_str().filter(|path| path.starts_with('/'));
-            path.map(str::to_owned).ok_or_else(wrong)
-        })
-        .collect()
 }
 
 /// Settings are text to a plugin, whatever they are to the operator.
@@ -181,6 +136,10 @@ fn limits(read: Limits) -> anyhow::Result<CallLimits> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+    use std::collections::BTreeSet;
+
+    use taskwright_capability::Capability;
+
     use super::*;
 
     #[test]
@@ -228,7 +187,10 @@ mod tests {
             ("[grants]\nproces = true", "grants.proces: there is no such"),
             ("[grants]\nprocess = 1", "grants.process: true"),
             ("[grants]\nfiles = \"/\"", "grants.files: true or false"),
-            ("[grants]\nprocess = { users = [] }", "grants.process.users"),
+            (
+                "[grants]\nprocess = { users = [] }",
+                "unknown field `users`",
+            ),
             ("[grants]\nprocess = { programs = [\"sh\"] }", "absolute"),
             ("[grant]\nprocess = true", "unknown field `grant`"),
             ("[limits]\nmemory = \"1GiB\"", "limits.memory: from"),

@@ -1,31 +1,23 @@
 //! `files`: small files of a task, in a directory that nothing leads out of.
-//!
-//! Every path goes through a directory handle of cap-std, which resolves it
-//! component by component below that directory; a link that leads outside is
-//! an error, not a way.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use cap_std::fs::Dir;
 
+use super::rooted::{self, Fault, MOST_CALL_BYTES, MOST_DEPTH};
 use crate::bindings::files::{Error, Host};
 use crate::call::CallState;
 
-/// Bytes read or written in one call.
-const MOST_CALL_BYTES: usize = 1 << 20;
 /// Bytes of all files of a task.
 const MOST_TASK_BYTES: u64 = 64 << 20;
 /// Files and directories of a task.
 const MOST_ENTRIES: usize = 4096;
-/// Directories within directories.
-const MOST_DEPTH: usize = 16;
-/// What new bytes are called until they are whole.
+/// What new bytes are called until they are whole. Calls of one attempt come one after the other,
+/// so one name is enough.
 const FRESH: &str = ".new";
-/// Bytes of a path.
-const MOST_PATH_BYTES: usize = 1024;
 
 impl Host for CallState {
     async fn read(
@@ -35,12 +27,7 @@ impl Host for CallState {
         length: u32,
     ) -> wasmtime::Result<Result<Vec<u8>, Error>> {
         self.on_disk("files.read", path, move |scratch, path| {
-            let most = MOST_CALL_BYTES.min(length as usize);
-            let mut file = scratch.open()?.open(path)?;
-            file.seek(SeekFrom::Start(offset))?;
-            let mut bytes = Vec::new();
-            file.take(most as u64).read_to_end(&mut bytes)?;
-            Ok(bytes)
+            rooted::read(&scratch.open()?, path, offset, length)
         })
         .await
     }
@@ -64,17 +51,15 @@ impl Host for CallState {
                     tally.bytes, tally.entries
                 )));
             }
-            replace(&root, path, &bytes)
+            rooted::replace(&root, path, &bytes, FRESH)
         })
         .await
     }
 
     async fn remove(&mut self, path: String) -> wasmtime::Result<Result<(), Error>> {
-        self.on_disk("files.remove", path, |scratch, path| {
-            match scratch.open().and_then(|root| root.remove_file(path)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                removed => Ok(removed?),
-            }
+        self.on_disk("files.remove", path, |scratch, path| match scratch.open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            root => Ok(rooted::remove(&root?, path)?),
         })
         .await
     }
@@ -92,13 +77,13 @@ impl CallState {
             let sentence = "files are kept in start and on-event only";
             return Ok(Err(Error::Other(sentence.to_owned())));
         };
-        if let Err(sentence) = check_path(&path) {
+        if let Err(sentence) = rooted::check_path(&path) {
             return Ok(Err(Error::BadPath(sentence.to_owned())));
         }
         let scratch = Scratch((self.host.scratch_directory)(given.task.id));
         self.outlast(function, async move {
             tokio::task::spawn_blocking(move || {
-                work(&scratch, &path).map_err(|fault| fault.told(&path))
+                work(&scratch, &path).map_err(|fault| told(fault, &path))
             })
             .await
             .unwrap_or_else(|error| Err(Error::Other(error.to_string())))
@@ -122,73 +107,15 @@ impl Scratch {
     }
 }
 
-/// Why it was not done.
-enum Fault {
-    Io(io::Error),
-    TooLarge(String),
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl Fault {
-    fn told(self, path: &str) -> Error {
-        match self {
-            Self::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-                Error::NotFound(format!("there is no file {path:?}"))
-            }
-            Self::Io(error) => Error::Io(format!("{path:?}: {error}")),
-            Self::TooLarge(sentence) => Error::TooLarge(sentence),
+fn told(fault: Fault, path: &str) -> Error {
+    match fault {
+        Fault::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            Error::NotFound(format!("there is no file {path:?}"))
         }
+        Fault::Io(error) => Error::Io(format!("{path:?}: {error}")),
+        Fault::TooLarge(sentence) => Error::TooLarge(sentence),
+        Fault::NoFile => Error::BadPath(rooted::no_file(path)),
     }
-}
-
-/// Relative, with plain parts only. The directory handle would refuse the rest as well; this
-/// says so in words and before anything is touched.
-fn check_path(path: &str) -> Result<(), &'static str> {
-    if path.len() > MOST_PATH_BYTES {
-        return Err("the path is longer than 1024 bytes");
-    }
-    if path.contains('\0') {
-        return Err("the path holds NUL");
-    }
-    let mut depth = 0;
-    for part in path.split('/') {
-        depth += 1;
-        if matches!(part, "" | "." | "..") {
-            return Err("a path is relative, of names with / between them, without . and ..");
-        }
-    }
-    if depth > MOST_DEPTH {
-        return Err("the path has more than 16 parts");
-    }
-    Ok(())
-}
-
-/// Writes beside the file and renames, so readers see the old bytes or the new ones. Calls of
-/// one attempt come one after the other, so one name for the new bytes is enough.
-fn replace(root: &Dir, path: &str, bytes: &[u8]) -> Result<(), Fault> {
-    let (directory, name) = match path.rsplit_once('/') {
-        Some((parent, name)) => {
-            root.create_dir_all(parent)?;
-            (root.open_dir(parent)?, name)
-        }
-        None => (root.try_clone()?, path),
-    };
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let written = directory
-        .open_with(FRESH, &options)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| directory.rename(FRESH, &directory, name));
-    if written.is_err() {
-        // Best effort: the next write takes it over.
-        let _ = directory.remove_file(FRESH);
-    }
-    Ok(written?)
 }
 
 /// What a task keeps already.

@@ -161,9 +161,12 @@ impl Refusal {
         match self {
             Self::NotGranted {
                 plugin, capability, ..
-            } => Some(format!(
-                "add `{capability} = true` under `[grants]` in {plugin}.toml beside it to lend it"
-            )),
+            } => {
+                let (line, table) = capability.line();
+                Some(format!(
+                    "add `{line}` under `{table}` in {plugin}.toml beside it to lend it"
+                ))
+            }
             Self::Version { .. } | Self::Shape { .. } => {
                 Some("build it against the WIT of this host".to_owned())
             }

@@ -6,6 +6,7 @@
 //! | `containment` | whatever a guest does, this call fails and the next one works |
 //! | `world` | a component that does not fit is refused, in words |
 //! | `cache` | compiled code is kept, found, and not trusted when it should not be |
+//! | `lent` | what was lent by name is had, within its bounds, and nothing else |
 //! | `script` | a text on the engine of scripts is a runtime |
 //! | `speed` | how long calls and loads take; run by hand, with `--ignored` and `--release` |
 
@@ -17,6 +18,7 @@
 
 mod cache;
 mod containment;
+mod lent;
 mod script;
 mod speed;
 mod strategy;

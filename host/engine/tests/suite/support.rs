@@ -156,8 +156,13 @@ pub(crate) fn said(error: &LoadError) -> String {
 
 /// Work for the shipped runtime.
 pub(crate) fn command(argv: &[&str]) -> Task {
+    command_for("process", argv)
+}
+
+/// A command for a runtime of this name.
+pub(crate) fn command_for(runtime: &str, argv: &[&str]) -> Task {
     task(
-        "process",
+        runtime,
         Work::Process(ProcessSpec {
             command: argv.iter().map(|&word| word.to_owned()).collect(),
             args: Vec::new(),

@@ -10,7 +10,7 @@ use wit_parser::{ManglingAndAbi, Resolve, SourceMap};
 
 use crate::support::{Bench, misbehaving, process, said};
 
-const WIT: [(&str, &str); 11] = [
+const WIT: [(&str, &str); 12] = [
     ("types.wit", include_str!("../../../../wit/types.wit")),
     ("runtime.wit", include_str!("../../../../wit/runtime.wit")),
     ("units.wit", include_str!("../../../../wit/units.wit")),
@@ -25,6 +25,10 @@ const WIT: [(&str, &str); 11] = [
         include_str!("../../../../wit/container.wit"),
     ),
     ("files.wit", include_str!("../../../../wit/files.wit")),
+    (
+        "directories.wit",
+        include_str!("../../../../wit/directories.wit"),
+    ),
     ("settings.wit", include_str!("../../../../wit/settings.wit")),
     ("log.wit", include_str!("../../../../wit/log.wit")),
     ("world.wit", include_str!("../../../../wit/world.wit")),
@@ -147,7 +151,8 @@ async fn a_later_version_of_the_same_track_is_no_reason() {
             Capability::Process,
             Capability::Namespace,
             Capability::Container,
-            Capability::Files
+            Capability::Files,
+            Capability::Directories
         ]
     );
     // It links as well: what fails is its first call, because it has no program.

@@ -14,3 +14,6 @@ pub const RELAY: &[u8] = include_bytes!(env!("GUEST_RELAY"));
 
 /// A runtime that misbehaves as its settings say (`tests/guests/misbehave`).
 pub const MISBEHAVE: &[u8] = include_bytes!(env!("GUEST_MISBEHAVE"));
+
+/// A runtime that tries what it was lent, as its task's command says (`tests/guests/borrower`).
+pub const BORROWER: &[u8] = include_bytes!(env!("GUEST_BORROWER"));

@@ -72,10 +72,14 @@ const RUST: [File; 7] = [
 ];
 
 /// The contract, as it is served by this binary.
-const WIT: [File; 11] = [
+const WIT: [File; 12] = [
     (
         "wit/container.wit",
         include_str!("../../../../../wit/container.wit"),
+    ),
+    (
+        "wit/directories.wit",
+        include_str!("../../../../../wit/directories.wit"),
     ),
     (
         "wit/files.wit",
