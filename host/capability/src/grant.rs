@@ -1,8 +1,16 @@
 //! What the operator lent to a plugin. Deny is the default.
 
+pub mod http;
+pub mod secret;
+pub mod terms;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+
+use self::http::HttpGrant;
+use self::secret::SecretSource;
+use self::terms::ProcessTerms;
 
 /// One thing a plugin may be lent: an importable interface of `taskwright:plugin`, or more of one.
 ///
@@ -24,11 +32,19 @@ pub enum Capability {
     Files,
     /// Files in directories of the operator's, named in [`Grants::directories`].
     Directories,
+    /// Values of the operator's, named in [`Grants::secrets`].
+    Secrets,
+    /// Requests by HTTP to the hosts of [`Grants::http`].
+    Http,
+    /// The time, instead of a clock that stands still.
+    Clock,
+    /// Random numbers, instead of those that a repeat finds again.
+    Random,
 }
 
 impl Capability {
     /// Every capability there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Process,
         Self::Namespace,
         Self::UserNamespace,
@@ -36,6 +52,10 @@ impl Capability {
         Self::Container,
         Self::Files,
         Self::Directories,
+        Self::Secrets,
+        Self::Http,
+        Self::Clock,
+        Self::Random,
     ];
 
     /// Its name in WIT and in the configuration.
@@ -49,6 +69,10 @@ impl Capability {
             Self::Container => "container",
             Self::Files => "files",
             Self::Directories => "directories",
+            Self::Secrets => "secrets",
+            Self::Http => "http",
+            Self::Clock => "clock",
+            Self::Random => "random",
         }
     }
 
@@ -57,6 +81,8 @@ impl Capability {
     pub fn line(self) -> (String, &'static str) {
         let line = match self {
             Self::Directories => "directories = { NAME = { path = \"/PATH\" } }".to_owned(),
+            Self::Secrets => return ("NAME = { file = \"/PATH\" }".to_owned(), "[secrets]"),
+            Self::Http => "http = { hosts = [\"HOST\"] }".to_owned(),
             plain => format!("{plain} = true"),
         };
         (line, "[grants]")
@@ -86,8 +112,14 @@ pub struct Grants {
     /// With [`Capability::Process`]: the programs that may be started, each by its absolute path.
     /// `None`: any.
     pub programs: Option<BTreeSet<String>>,
+    /// With [`Capability::Process`]: on which terms they are started.
+    pub process: ProcessTerms,
     /// With [`Capability::Directories`]: the directories, by the word that the plugin has for each.
     pub directories: BTreeMap<String, Directory>,
+    /// With [`Capability::Secrets`]: where the values are, by the word that the plugin has for each.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// With [`Capability::Http`]: whom it may ask.
+    pub http: HttpGrant,
     /// What the `settings` interface answers, by key.
     pub settings: BTreeMap<String, String>,
 }

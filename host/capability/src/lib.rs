@@ -13,6 +13,7 @@ pub mod process;
 pub mod unit;
 
 pub use container::{ContainerError, ContainerHost};
+pub use grant::secret::{Secret, SecretSource};
 pub use grant::{Capability, Directory, Grants};
 pub use namespace::{Inside, NamespaceHost, Namespaces, Target, TargetSelector};
 pub use output::{OutputSink, OutputStream};

@@ -30,9 +30,34 @@ pub(crate) const ALL: [Builtin; 3] = [
     Builtin {
         name: "container",
         component: include_bytes!(env!("BUILTIN_CONTAINER")),
-        grants: &[Capability::Container],
+        // It tells since when its parts are as they are.
+        grants: &[Capability::Container, Capability::Clock],
     },
 ];
 
 /// The engine of scripts: no runtime by itself, but with each script of a plugin folder.
 pub(crate) const SCRIPT_ENGINE: &[u8] = include_bytes!(env!("BUILTIN_SCRIPT"));
+
+#[cfg(test)]
+mod tests {
+    //! What is built in works with what it is lent.
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use taskwright_capability::Grants;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_is_lent_all_that_it_uses() {
+        for ours in ALL {
+            let grants = Grants::of(ours.grants);
+            let component = ours.component.into();
+            let found = taskwright_engine::inspect(component, ours.name, &grants).await;
+            let found = found.unwrap();
+            assert_eq!(found.refusals, [], "{}", ours.name);
+            for capability in found.profile.may_use {
+                assert!(grants.allows(capability), "{}: {capability}", ours.name);
+            }
+        }
+    }
+}

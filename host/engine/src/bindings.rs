@@ -23,7 +23,7 @@ wasmtime::component::bindgen!({
 
 pub(crate) use exports::taskwright::plugin::{observer, policy, runtime};
 pub(crate) use taskwright::plugin::{
-    container, directories, files, log, namespace, process, settings, status, types, units,
+    container, directories, files, log, namespace, process, secrets, settings, status, types, units,
 };
 
 /// The exports that make a component a plugin, each where the component has it.

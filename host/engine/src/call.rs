@@ -18,10 +18,11 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::Export;
 use crate::convert::cut;
-use crate::import::{Host, Stderr};
+use crate::import::{Host, Outgoing, Stderr};
 use crate::limits::{CpuBudget, MOST_HANDLES};
 use crate::load::Identity;
 use crate::machine::Engine;
+use crate::wasi;
 
 /// Functions named in the message of a trap.
 const MOST_NAMED: usize = 4;
@@ -72,7 +73,8 @@ impl Scope {
 pub(crate) struct CallState {
     pub(crate) limits: StoreLimits,
     wasi: WasiCtx,
-    table: ResourceTable,
+    pub(crate) http: Outgoing,
+    pub(crate) table: ResourceTable,
     stderr: Stderr,
     pub(crate) plugin: Arc<Identity>,
     pub(crate) host: Arc<Host>,
@@ -180,7 +182,8 @@ pub(crate) async fn run<E: Export, T>(
     table.set_max_capacity(MOST_HANDLES);
     let state = CallState {
         limits: plugin.limits.store_limits(),
-        wasi: WasiCtx::builder().stderr(stderr.clone()).build(),
+        wasi: wasi::context(plugin, &scope, &stderr),
+        http: Outgoing::new(plugin),
         table,
         stderr,
         plugin: Arc::clone(plugin),

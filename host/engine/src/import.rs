@@ -7,10 +7,12 @@
 mod container;
 mod directories;
 mod files;
+mod http;
 mod log;
 mod namespace;
 mod process;
 mod rooted;
+pub(crate) mod secrets;
 mod settings;
 mod spawn;
 mod status;
@@ -29,6 +31,7 @@ use wasmtime::component::{HasSelf, Linker};
 use crate::bindings;
 use crate::call::CallState;
 
+pub(crate) use http::Outgoing;
 pub(crate) use log::note_left_out;
 pub(crate) use stderr::Stderr;
 
@@ -70,7 +73,7 @@ pub(crate) fn linker(
     grants: &Grants,
 ) -> wasmtime::Result<Linker<CallState>> {
     let mut linker = Linker::new(engine);
-    // Inert: no arguments, no environment, no files, no sockets; see `crate::call`.
+    // Inert: no arguments, no environment, no files, no sockets; see `crate::wasi`.
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     bindings::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     bindings::units::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
@@ -96,6 +99,14 @@ pub(crate) fn linker(
             Capability::Directories => {
                 bindings::directories::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
             }
+            Capability::Secrets => {
+                bindings::secrets::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+            }
+            Capability::Http => {
+                wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+            }
+            // More of WASI: see `crate::wasi`.
+            Capability::Clock | Capability::Random => {}
         }
     }
     Ok(linker)

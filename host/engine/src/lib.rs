@@ -17,6 +17,7 @@
 //! | `plugin` | a plugin in service, with its instruments |
 //! | `call` | one call: store, instance, deadline, account |
 //! | `import` | the host's side of each interface a plugin may import |
+//! | `wasi` | what a guest sees of WASI: its clock, its random numbers |
 //! | `convert` | WIT values to model values and back |
 //! | `supervise` | how a plugin has been doing |
 
@@ -35,6 +36,7 @@ mod review;
 mod schema;
 pub mod strategy;
 mod supervise;
+mod wasi;
 pub mod world;
 
 pub use compile::{CompileError, Compiler, InProcessCompiler, compile_component};

@@ -68,7 +68,6 @@ impl Script {
     pub const TEXT: &str = "script";
     /// The setting that hands over [`Script::file`].
     pub const FILE: &str = "script-file";
-
     /// The digest of a plugin that is this script on a component of this digest.
     fn digest(&self, component: &str) -> String {
         let both = Sha256::new_with_prefix(component).chain_update(self.text.as_bytes());
@@ -114,6 +113,12 @@ pub enum LoadFault {
     /// It was not compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// A secret that it was lent cannot be had.
+    #[error("{detail}")]
+    Secret {
+        /// Which, and why; nothing of what is in it.
+        detail: String,
+    },
     /// Wasmtime has no place for it, or something does not link after all.
     #[error("it does not fit into this engine: {detail}")]
     DoesNotFit {
@@ -231,6 +236,8 @@ pub(crate) async fn load(
         return Err(LoadFault::Refused { refusals });
     }
 
+    let checked = import::secrets::check(&source.grants).await;
+    checked.map_err(|detail| LoadFault::Secret { detail })?;
     let component = native(engine, compiler, &inspection.digest, source.component).await?;
     let component = import::linker(engine.wasm(), &linked)
         .and_then(|linker| linker.instantiate_pre(&component))
@@ -277,12 +284,7 @@ pub(crate) async fn load(
         digest,
         exports: inspection.profile.exports,
         imports: inspection.profile.imports,
-        grants: identity
-            .grants
-            .capabilities
-            .iter()
-            .map(Capability::to_string)
-            .collect(),
+        grants: identity.grants.capabilities.iter().map(Capability::to_string).collect(),
         config_schema: Some(described.config_schema).filter(|schema| !schema.is_empty()),
         health: Ok(()),
         refused: None,

@@ -248,7 +248,16 @@ impl Runtimes {
 
     /// What a task restricts that cannot be enforced for units of this plugin.
     async fn unenforceable(&self, plugin: &Plugin, given: &StrategyTask) -> Vec<SpecProblem> {
-        let confinement = &given.task.spec.confinement;
+        let terms = &plugin.loaded.identity.grants.process;
+        let confinement = match terms.over(&given.task.spec.confinement) {
+            Ok(confinement) => confinement,
+            Err(refused) => {
+                return vec![SpecProblem {
+                    field: field_of(Restriction::User),
+                    message: format!("is not the one that this runtime was lent: {refused}"),
+                }];
+            }
+        };
         if confinement.best_effort || confinement.is_empty() {
             return Vec::new();
         }
@@ -276,12 +285,21 @@ impl Runtimes {
             .filter(|(restriction, _)| confinement.restricts(*restriction))
             .filter_map(|(restriction, how)| {
                 let why = how.err()?;
-                Some(SpecProblem {
-                    field: field_of(restriction),
-                    message: format!(
+                let message = if terms.restrict(restriction) {
+                    let plugin = &plugin.loaded.info.name;
+                    format!(
+                        "is restricted by `process` under `[grants]` in {plugin}.toml, and cannot be \
+                         enforced here: {why}"
+                    )
+                } else {
+                    format!(
                         "cannot be enforced here: {why}; leave it out, or say \
                          `bestEffort: true` to run without it"
-                    ),
+                    )
+                };
+                Some(SpecProblem {
+                    field: field_of(restriction),
+                    message,
                 })
             })
             .collect()

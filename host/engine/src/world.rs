@@ -40,6 +40,11 @@ const INERT: [&str; 5] = [
     "wasi:random/",
 ];
 
+/// Interfaces of WASI by which requests are sent.
+const HTTP: [&str; 2] = ["wasi:http/types", "wasi:http/outgoing-handler"];
+/// The version of them that Wasmtime has.
+const HTTP_VERSION: &str = "0.2.12";
+
 /// What a component is and needs, by its own account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
@@ -51,6 +56,8 @@ pub struct Profile {
     pub imports: Vec<String>,
     /// The capabilities it needs to be lent.
     pub wants: Vec<Capability>,
+    /// Those without which it gets something that stands in: a clock, random numbers.
+    pub may_use: Vec<Capability>,
 }
 
 /// A component's world, read from its bytes.
@@ -95,13 +102,18 @@ impl World {
         }
         for found in self.interfaces(Side::Imports) {
             if found.is_inert() {
+                profile.may_use.extend(found.stands_in_for());
                 continue;
             }
-            if let Some(capability) = found.capability() {
+            if let Some(capability) = found.capability()
+                && !profile.wants.contains(&capability)
+            {
                 profile.wants.push(capability);
             }
             profile.imports.push(found.full_name());
         }
+        profile.may_use.sort_unstable();
+        profile.may_use.dedup();
         profile
     }
 
@@ -110,6 +122,11 @@ impl World {
         let mut refusals = Vec::new();
         for found in self.interfaces(Side::Imports) {
             if found.is_inert() {
+                continue;
+            }
+            if found.is_http() {
+                // Its types are Wasmtime's, which compares them when it links.
+                refusals.extend(found.not_granted(name, grants));
                 continue;
             }
             let Some(ours) = HOST.interface(&found.name) else {
@@ -121,15 +138,7 @@ impl World {
             if !self.same_track(&found, Side::Imports, &ours, &mut refusals) {
                 continue;
             }
-            if let Some(capability) = found.capability()
-                && !grants.allows(capability)
-            {
-                refusals.push(Refusal::NotGranted {
-                    plugin: name.to_owned(),
-                    interface: found.full_name(),
-                    capability,
-                });
-            }
+            refusals.extend(found.not_granted(name, grants));
             self.compare(&found, Side::Imports, &ours, &mut refusals);
         }
         let mut has_role = false;
@@ -256,6 +265,7 @@ static HOST: LazyLock<HostWorld> = LazyLock::new(|| {
         "container.wit",
         "files.wit",
         "directories.wit",
+        "secrets.wit",
         "settings.wit",
         "log.wit",
         "policy.wit",
@@ -321,7 +331,33 @@ impl<'a> Interface<'a> {
         INERT.iter().any(|prefix| self.name.starts_with(prefix))
     }
 
+    /// Whether it is one of those by which requests are sent.
+    fn is_http(&self) -> bool {
+        HTTP.contains(&self.name.as_str()) && track(&self.version) == track(HTTP_VERSION)
+    }
+
+    /// What the plugin would have to be lent to get more than what stands in for it.
+    fn stands_in_for(&self) -> Option<Capability> {
+        match self.name.as_str() {
+            "wasi:clocks/wall-clock" | "wasi:clocks/monotonic-clock" => Some(Capability::Clock),
+            "wasi:random/random" | "wasi:random/insecure" => Some(Capability::Random),
+            _ => None,
+        }
+    }
+
+    fn not_granted(&self, plugin: &str, grants: &Grants) -> Option<Refusal> {
+        let capability = self.capability()?;
+        (!grants.allows(capability)).then(|| Refusal::NotGranted {
+            plugin: plugin.to_owned(),
+            interface: self.full_name(),
+            capability,
+        })
+    }
+
     fn capability(&self) -> Option<Capability> {
+        if self.is_http() {
+            return Some(Capability::Http);
+        }
         let word = self.name.strip_prefix(OURS)?;
         Capability::ALL
             .into_iter()

@@ -10,12 +10,14 @@
 mod script;
 mod value;
 
+use std::time::SystemTime;
+
 use taskwright_plugin_sdk::command::{self, MAIN};
 use taskwright_plugin_sdk::observer::{self, Observer};
 use taskwright_plugin_sdk::policy::{self, Denial, Policy, Request, Verdict};
 use taskwright_plugin_sdk::{
-    Description, Event, Failure, Problem, Runtime, Step, Task, export, export_observer,
-    export_policy, log, process, settings,
+    Description, Event, Failure, Problem, Runtime, Step, Task, directories, export,
+    export_observer, export_policy, log, process, secrets, settings,
 };
 
 use self::script::{Fault, Script, Surroundings};
@@ -125,12 +127,49 @@ fn read(prints: Prints) -> Result<Script, Fault> {
             TEXT | FILE => None,
             key => settings::get(key),
         },
+        file: |directory, path| {
+            let read = directories::read(directory, path, 0, u32::MAX);
+            read.map_err(said_of_file)
+        },
+        secret: |name| secrets::get(name).map_err(said_of_secret),
+        now,
         print: match prints {
             Prints::Logged => |line| log::write(log::Level::Info, line),
             Prints::Dropped => |_| {},
         },
     };
     Script::read(file, text, surroundings)
+}
+
+/// Where the clock stands that was not lent, in seconds since 1970: the contract says so.
+const STANDING: u64 = 946_684_800;
+
+fn now() -> Result<i64, String> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default();
+    if now.as_secs() == STANDING {
+        return Err("it was lent no clock: add `clock = true` under `[grants]`".to_owned());
+    }
+    Ok(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn said_of_file(error: directories::Error) -> String {
+    use directories::Error;
+    match error {
+        Error::Denied(why)
+        | Error::NotFound(why)
+        | Error::BadPath(why)
+        | Error::TooLarge(why)
+        | Error::Io(why)
+        | Error::Other(why) => why,
+    }
+}
+
+fn said_of_secret(error: secrets::Error) -> String {
+    use secrets::Error;
+    match error {
+        Error::Denied(why) | Error::Unavailable(why) | Error::Other(why) => why,
+    }
 }
 
 /// Ends a call that has no word for what went wrong. The host tells what was printed last.

@@ -1,8 +1,8 @@
 //! A script: read, held within bounds, and asked.
 //!
-//! It has functions and nothing else: no imports, no `eval`, no files, no clock, no randomness,
-//! and no memory between calls. So the same task gives the same answer, and a start can be tried
-//! when a task is submitted.
+//! It has functions and nothing else: no imports, no `eval`, no randomness, no memory between
+//! calls; of files, secrets and the time only what the operator lent. So the same task gives the
+//! same answer, and a start can be tried when a task is submitted.
 
 use std::fmt;
 
@@ -50,6 +50,12 @@ enum Arguments {
 pub(crate) struct Surroundings {
     /// What the operator set.
     pub(crate) setting: fn(&str) -> Option<String>,
+    /// A file in a directory that was lent.
+    pub(crate) file: fn(&str, &str) -> Result<Vec<u8>, String>,
+    /// A secret that was lent.
+    pub(crate) secret: fn(&str) -> Result<Vec<u8>, String>,
+    /// Milliseconds since 1970, if the clock was lent.
+    pub(crate) now: fn() -> Result<i64, String>,
     /// Where it prints.
     pub(crate) print: fn(&str),
 }
@@ -302,13 +308,37 @@ fn engine(surroundings: Surroundings) -> Engine {
         .set_max_map_size(MOST_KEYS)
         .set_strict_variables(true)
         .disable_symbol("eval");
-    let Surroundings { setting, print } = surroundings;
+    let Surroundings {
+        setting,
+        file,
+        secret,
+        now,
+        print,
+    } = surroundings;
     engine.register_fn("setting", move |key: &str| {
         setting(key).map_or(Dynamic::UNIT, Dynamic::from)
     });
+    engine.register_fn("read_file", move |directory: &str, path: &str| {
+        file(directory, path).and_then(text).map_err(raised)
+    });
+    engine.register_fn("secret", move |name: &str| {
+        secret(name).and_then(text).map_err(raised)
+    });
+    engine.register_fn("now", move || now().map_err(raised));
     engine.on_print(print);
     engine.on_debug(move |line, _, _| print(line));
     engine
+}
+
+/// What a script gets of bytes. They are not shown in what is said of them.
+fn text(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes)
+        .map_err(|_| "it is no UTF-8, and a script has no other texts".to_owned())
+}
+
+/// What the host refused, as an error of the script.
+fn raised(why: String) -> Box<EvalAltResult> {
+    EvalAltResult::ErrorSystem(String::new(), why.into()).into()
 }
 
 /// `FILE:LINE:COLUMN: what is wrong`, and the line itself.

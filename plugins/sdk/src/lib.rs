@@ -63,7 +63,7 @@ pub use generated::taskwright::plugin::types::{
     Step, Task, Waiting,
 };
 pub use generated::taskwright::plugin::{
-    container, directories, files, log, namespace, process, settings, status, units,
+    container, directories, files, log, namespace, process, secrets, settings, status, units,
 };
 
 /// Makes a type the component's policy: `taskwright_plugin_sdk::export_policy!(MyPolicy);`

@@ -6,6 +6,9 @@
 //! files = true
 //! directories = { models = { path = "/srv/models" }, out = { path = "/srv/out", write = true } }
 //!
+//! [secrets]
+//! api-key = { file = "/etc/taskwright/secrets/api-key" }
+//!
 //! [limits]
 //! memory = "64MiB"
 //! cpu = "1s"
@@ -24,7 +27,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure};
 use serde::Deserialize;
-use taskwright_capability::Grants;
+use taskwright_capability::{Capability, Grants};
 use taskwright_control::port::PolicyTerms;
 use taskwright_engine::{CallLimits, MOST_MEMORY_BYTES};
 
@@ -53,6 +56,7 @@ struct Document {
     grants: toml::Table,
     limits: Option<Limits>,
     policy: Option<terms::Written>,
+    secrets: Option<toml::Table>,
     #[serde(default)]
     settings: toml::Table,
 }
@@ -70,13 +74,17 @@ struct Limits {
 /// # Errors
 /// The first thing that is wrong, with its place.
 pub(crate) fn parse(text: &str) -> anyhow::Result<Lent> {
-    let document: Document = toml::from_str(text)?;
+    let document: Document = toml::from_str(text).map_err(|error| told(text, error))?;
     let mut grants = grants::read(&document.grants)?;
     ensure!(
         document.settings.len() <= MOST_SETTINGS,
         "settings: at most {MOST_SETTINGS}"
     );
     grants.settings = settings(document.settings)?;
+    if let Some(table) = &document.secrets {
+        grants.secrets = grants::secrets(table)?;
+        grants.capabilities.insert(Capability::Secrets);
+    }
     Ok(Lent {
         grants,
         limits: document.limits.map(limits).transpose()?,
@@ -86,6 +94,17 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Lent> {
             .transpose()?
             .unwrap_or_default(),
     })
+}
+
+/// What is wrong with a text that could not be read. The line itself is shown only where it can be
+/// no secret that somebody wrote down by mistake.
+fn told(text: &str, error: toml::de::Error) -> anyhow::Error {
+    if !text.contains("secrets") {
+        return error.into();
+    }
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.unwrap_or_default().matches('\n').count() + 1;
+    anyhow!("line {line}: it is no TOML, or not of this form")
 }
 
 /// Settings are text to a plugin, whatever they are to the operator.
@@ -138,8 +157,6 @@ mod tests {
 
     use std::collections::BTreeSet;
 
-    use taskwright_capability::Capability;
-
     use super::*;
 
     #[test]
@@ -179,6 +196,20 @@ mod tests {
         assert_eq!(limits.cpu, Duration::from_millis(200));
         assert_eq!(limits.deadline, CallLimits::default().deadline);
         assert_eq!(parse("").unwrap(), Lent::default());
+    }
+
+    #[test]
+    fn a_secret_that_was_written_down_by_mistake_is_not_told() {
+        for text in [
+            "[grants]\n[secrets]\nkey = hunter2",
+            "[grants]\n\nsecrets = \"hunter2\"\n",
+            "[grants]\n[secrets]\nkey = \"hunter2\"",
+        ] {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(!error.contains("hunter2"), "{error}");
+            let place = error.contains("line 3") || error.contains("secrets");
+            assert!(place, "{error}");
+        }
     }
 
     #[test]

@@ -59,6 +59,17 @@ impl CallState {
         })
     }
 
+    /// What restricts a unit beside the daemon: the task's word, and the operator's.
+    fn on_terms(&self, task: &Confinement) -> Result<Confinement, SpawnError> {
+        self.plugin.grants.process.over(task).map_err(|refused| {
+            SpawnError::Denied(format!(
+                "plugin {name}: {refused}; leave it out of the task, or change `user` of `process` \
+                 under `[grants]` in {name}.toml",
+                name = self.plugin.name
+            ))
+        })
+    }
+
     /// The plugin's request with everything that the host decides.
     fn complete(
         &self,
@@ -80,7 +91,10 @@ impl CallState {
         }
         let task = &given.task;
         let directory = (self.host.task_directory)(&task.key);
-        let confinement = task.spec.confinement.clone();
+        let confinement = match inside {
+            Some(_) => task.spec.confinement.clone(),
+            None => self.on_terms(&task.spec.confinement)?,
+        };
         // A relative working directory is relative to where the unit would start otherwise: the
         // daemon's own means nothing to whoever wrote the task.
         let (mut env, start) = match inside {

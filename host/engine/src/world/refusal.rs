@@ -174,7 +174,8 @@ impl Refusal {
                 Some("update this host, or build against its WIT".to_owned())
             }
             Self::UnknownImport { interface } if interface.starts_with("wasi:") => Some(
-                "plugins get no network and no files by WASI: build it without, or stub it"
+                "plugins get requests by wasi:http 0.2 and nothing else of the network, and no files by \
+                 WASI: build it without, or stub it"
                     .to_owned(),
             ),
             Self::NoKind { .. }

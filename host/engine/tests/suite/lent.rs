@@ -1,9 +1,9 @@
-//! What the operator lends by name: directories.
+//! What the operator lends: directories and secrets by name, the time, random numbers.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use taskwright_capability::{Capability, Directory, Grants};
+use taskwright_capability::{Capability, Directory, Grants, Secret, SecretSource};
 use taskwright_control::port::{Step, Strategies as _};
 use taskwright_engine::PluginSource;
 use taskwright_model::Outcome;
@@ -12,7 +12,7 @@ use taskwright_test_guests::BORROWER;
 use crate::support::{Bench, command_for, given, said};
 
 /// The guest that tries what it was lent.
-fn borrower(grants: Grants) -> PluginSource {
+pub(crate) fn borrower(grants: Grants) -> PluginSource {
     PluginSource {
         name: "borrower".to_owned(),
         origin: "borrower.wasm".to_owned(),
@@ -24,12 +24,12 @@ fn borrower(grants: Grants) -> PluginSource {
 }
 
 /// Everything it can import, with nothing in it.
-fn everything() -> Grants {
+pub(crate) fn everything() -> Grants {
     Grants::of(&Capability::ALL)
 }
 
 /// What the guest was told: whether the host did it, and its words.
-async fn tell(bench: &Bench, words: &[&str]) -> (u8, String) {
+pub(crate) async fn tell(bench: &Bench, words: &[&str]) -> (u8, String) {
     let stepped = bench.start(command_for("borrower", words)).await.unwrap();
     match stepped.step {
         Step::Done(Outcome::Exited { code, message }) => (code, message.unwrap_or_default()),
@@ -38,7 +38,7 @@ async fn tell(bench: &Bench, words: &[&str]) -> (u8, String) {
 }
 
 /// Tries `line` and looks for `expected` in what the host said.
-async fn check(bench: &Bench, line: &str, code: u8, expected: &str) {
+pub(crate) async fn check(bench: &Bench, line: &str, code: u8, expected: &str) {
     let words: Vec<&str> = line.split(' ').collect();
     let (done, said) = tell(bench, &words).await;
     assert!(
@@ -100,9 +100,11 @@ async fn without_a_grant_it_is_not_loaded_and_told_the_line_to_add() {
     let bench = Bench::new();
     let error = bench.runtimes.load(borrower(Grants::default())).await;
     let said = said(&error.unwrap_err());
-    for line in
-        ["`directories = { NAME = { path = \"/PATH\" } }` under `[grants]` in borrower.toml"]
-    {
+    for line in [
+        "`directories = { NAME = { path = \"/PATH\" } }` under `[grants]` in borrower.toml",
+        "`NAME = { file = \"/PATH\" }` under `[secrets]` in borrower.toml",
+        "`http = { hosts = [\"HOST\"] }` under `[grants]` in borrower.toml",
+    ] {
         assert!(said.contains(line), "{said}");
     }
 }
@@ -189,4 +191,76 @@ async fn nothing_is_changed_before_a_task_is_taken() {
         assert!(problem.message.contains(expected), "{problem:?}");
     }
     assert!(!bench.folder.path().join("new").exists());
+}
+
+#[tokio::test]
+async fn a_secret_is_lent_by_name_and_read_at_each_call() {
+    let bench = Bench::new();
+    let file = bench.folder.path().join("key");
+    let secret_file = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, mode).unwrap();
+    };
+    let mut grants = everything();
+    let variable = |value: Option<&str>| SecretSource::Variable {
+        name: "KEY".to_owned(),
+        value: value.map(|text| Secret::new(text.as_bytes().to_vec())),
+    };
+    grants.secrets = [
+        ("api-key".to_owned(), SecretSource::File(file.clone())),
+        ("variable".to_owned(), variable(Some("from-env"))),
+    ]
+    .into();
+    let error = bench.runtimes.load(borrower(grants.clone())).await;
+    let told = said(&error.unwrap_err());
+    assert!(
+        told.contains("secret api-key") && told.contains("No such"),
+        "{told}"
+    );
+    secret_file("first");
+    bench.runtimes.load(borrower(grants.clone())).await.unwrap();
+    check(&bench, "secret api-key", 0, "first").await;
+    check(&bench, "secret variable", 0, "from-env").await;
+    secret_file("second");
+    check(&bench, "secret api-key", 0, "second").await;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&file, mode).unwrap();
+    check(&bench, "secret api-key", 1, "Unavailable").await;
+    let line = "add `other = { file = \\\"/PATH\\\" }` under `[secrets]` in borrower.toml";
+    check(&bench, "secret other", 1, line).await;
+    let shown = format!("{grants:?}");
+    assert!(
+        shown.contains("api-key") && !shown.contains("from-env"),
+        "{shown}"
+    );
+    grants.secrets = [("variable".to_owned(), variable(None))].into();
+    let error = bench.runtimes.load(borrower(grants)).await;
+    let told = said(&error.unwrap_err());
+    assert!(told.contains("without the variable KEY"), "{told}");
+}
+
+#[tokio::test]
+async fn without_a_grant_a_repeat_sees_the_same_time_and_numbers() {
+    let bench = Bench::new();
+    let mut grants = everything();
+    grants.capabilities.remove(&Capability::Clock);
+    grants.capabilities.remove(&Capability::Random);
+    bench.runtimes.load(borrower(grants)).await.unwrap();
+    check(&bench, "clock", 0, "946684800 1000").await;
+    let task = command_for("borrower", &["random"]);
+    let first = bench.start(task.clone()).await.unwrap().step;
+    assert_eq!(bench.start(task).await.unwrap().step, first);
+    let other = bench.start(command_for("borrower", &["random"])).await;
+    assert_ne!(other.unwrap().step, first);
+    // A sleep takes its time, and a long one that of the call.
+    check(&bench, "sleep 10", 0, "done").await;
+    let endless = command_for("borrower", &["sleep", "3600000"]);
+    assert!(bench.start(endless).await.unwrap_err().contains("2000 ms"));
+    bench.runtimes.load(borrower(everything())).await.unwrap();
+    let (_, said) = tell(&bench, &["clock"]).await;
+    assert!(!said.starts_with("946684800"), "{said}");
+    let task = command_for("borrower", &["random"]);
+    let first = bench.start(task.clone()).await.unwrap().step;
+    assert_ne!(bench.start(task).await.unwrap().step, first);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use taskwright_capability::{Capability, Directory, Grants};
 use taskwright_control::port::{PluginInfo, Strategies as _};
 use taskwright_engine::{LoadError, PluginSource, Script};
 use taskwright_model::{RuntimeName, Task};
@@ -78,11 +79,59 @@ async fn what_is_wrong_is_what_the_script_says_and_nothing_else() {
         told.contains("wrap.rhai:2:18: Function not found: lap"),
         "{told}"
     );
+    let beside = [Capability::Directories, Capability::Secrets];
     let nothing = PluginSource {
         script: None::<Script>,
+        grants: Grants::of(&[[Capability::Process].as_slice(), &beside].concat()),
         component: Arc::clone(&script("").component),
         ..script("")
     };
     let told = said(&bench.runtimes.load(nothing).await.unwrap_err());
     assert!(told.contains("there is no script"), "{told}");
+}
+
+#[tokio::test]
+async fn a_script_has_what_it_was_lent_and_is_told_the_line_for_the_rest() {
+    let bench = Bench::new();
+    std::fs::write(bench.folder.path().join("niceness"), "15").unwrap();
+    let text = "fn describe() { #{ version: \"1\" } }\n\
+                fn start(task) { #{ argv: [\"nice\", WANTED] + task.command } }";
+    let lent = |wanted: &str, capabilities: &[Capability]| {
+        let mut source = script(&text.replace("WANTED", wanted));
+        source.grants.capabilities.extend(capabilities);
+        let path = bench.folder.path().to_owned();
+        let directory = Directory { path, write: false };
+        let directories = &mut source.grants.directories;
+        directories.insert("own".to_owned(), directory);
+        source
+    };
+    let file = lent("read_file(\"own\", \"niceness\")", &[]);
+    let info = bench.runtimes.load(file).await.unwrap();
+    assert_eq!(info.grants, ["process"]);
+    bench
+        .runtimes
+        .start(given(for_script(&["true"])))
+        .await
+        .unwrap();
+    let spawned = bench.processes.spawned();
+    assert_eq!(spawned.last().unwrap().argv, ["nice", "15", "true"]);
+    for (wanted, line) in [
+        (
+            "secret(\"key\")",
+            "add `key = { file = \"/PATH\" }` under `[secrets]` in wrap.toml",
+        ),
+        ("now()", "add `clock = true` under `[grants]`"),
+    ] {
+        bench.runtimes.load(lent(wanted, &[])).await.unwrap();
+        let told = bench.runtimes.start(given(for_script(&["true"]))).await;
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains(line), "{told}");
+    }
+    let clock = lent("now()", &[Capability::Clock]);
+    bench.runtimes.load(clock).await.unwrap();
+    bench
+        .runtimes
+        .start(given(for_script(&["true"])))
+        .await
+        .unwrap();
 }

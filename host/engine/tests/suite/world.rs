@@ -10,7 +10,7 @@ use wit_parser::{ManglingAndAbi, Resolve, SourceMap};
 
 use crate::support::{Bench, misbehaving, process, said};
 
-const WIT: [(&str, &str); 12] = [
+const WIT: [(&str, &str); 13] = [
     ("types.wit", include_str!("../../../../wit/types.wit")),
     ("runtime.wit", include_str!("../../../../wit/runtime.wit")),
     ("units.wit", include_str!("../../../../wit/units.wit")),
@@ -29,6 +29,7 @@ const WIT: [(&str, &str); 12] = [
         "directories.wit",
         include_str!("../../../../wit/directories.wit"),
     ),
+    ("secrets.wit", include_str!("../../../../wit/secrets.wit")),
     ("settings.wit", include_str!("../../../../wit/settings.wit")),
     ("log.wit", include_str!("../../../../wit/log.wit")),
     ("world.wit", include_str!("../../../../wit/world.wit")),
@@ -152,7 +153,8 @@ async fn a_later_version_of_the_same_track_is_no_reason() {
             Capability::Namespace,
             Capability::Container,
             Capability::Files,
-            Capability::Directories
+            Capability::Directories,
+            Capability::Secrets
         ]
     );
     // It links as well: what fails is its first call, because it has no program.

@@ -33,7 +33,17 @@ fn task(command: &[&str], config: &str) -> Task {
 
 fn read_with(text: &str, setting: fn(&str) -> Option<String>) -> Result<Script, Fault> {
     let print = |_: &str| {};
-    let surroundings = Surroundings { setting, print };
+    let surroundings = Surroundings {
+        setting,
+        file: |directory, path| Ok(format!("{directory}:{path}").into_bytes()),
+        secret: |name| match name {
+            "odd" => Ok(vec![0xff]),
+            "none" => Err("no such secret".to_owned()),
+            name => Ok(name.as_bytes().to_vec()),
+        },
+        now: || Err("no clock was lent".to_owned()),
+        print,
+    };
     Script::read("test.rhai".to_owned(), text.to_owned(), surroundings)
 }
 
@@ -88,6 +98,15 @@ fn a_script_turns_a_command_into_another() {
     assert_eq!(request.working_dir.as_deref(), Some("/tmp"));
     let kill = ("descendants".to_owned(), "kill".to_owned());
     assert_eq!(request.extra, [kill]);
+}
+
+#[test]
+fn what_was_lent_is_had_as_text_and_what_was_not_is_told() {
+    let script = starting(r#"#{ argv: ["a", read_file("models", "x"), secret("key")] }"#);
+    assert_eq!(argv(&script, &task(&["a"], "")), "a models:x key");
+    check_broken(r#"#{ argv: [secret("none")] }"#, "no such secret");
+    check_broken(r#"#{ argv: [secret("odd")] }"#, "it is no UTF-8");
+    check_broken("#{ argv: [now()] }", "no clock was lent");
 }
 
 #[test]

@@ -2,10 +2,14 @@
 //! `read data a/b`, and the answer is the message of the outcome, with 0 if the host did it and
 //! 1 if it refused. The setting `validate` is such a command for `validate`.
 
+mod web;
+
+use std::time::{Duration, Instant, SystemTime};
+
 use taskwright_plugin_sdk::command::{self, KIND};
 use taskwright_plugin_sdk::{
     Description, Event, Failure, Outcome, Problem, Runtime, Step, Task, directories, export,
-    settings,
+    secrets, settings,
 };
 
 struct Borrower;
@@ -80,8 +84,35 @@ fn carry_out(words: &[&str]) -> Result<String, String> {
         ["write-many", directory, size, count] => {
             let bytes = vec![b'x'; number(size)];
             for file in 0..number(count) {
-                told(directories::write(directory, &format!("many/{file}"), &bytes))?;
+                told(directories::write(
+                    directory,
+                    &format!("many/{file}"),
+                    &bytes,
+                ))?;
             }
+            Ok("done".to_owned())
+        }
+        ["secret", name] => text(secrets::get(name)),
+        ["secret-length", name] => match secrets::get(name) {
+            Ok(secret) => Ok(secret.len().to_string()),
+            Err(error) => Err(format!("{error:?}")),
+        },
+        ["get", url] => web::get(url),
+        ["post", url, size] => web::post(url, number(size)),
+        ["many", url, count] => Ok(web::many(url, number(count))),
+        ["clock"] => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let (first, second) = (Instant::now(), Instant::now());
+            let seconds = now.unwrap_or_default().as_secs();
+            Ok(format!("{seconds} {}", (second - first).as_nanos()))
+        }
+        ["random"] => {
+            let secure = wasip2::random::random::get_random_u64();
+            let insecure = wasip2::random::insecure::get_insecure_random_u64();
+            Ok(format!("{secure} {insecure}"))
+        }
+        ["sleep", millis] => {
+            std::thread::sleep(Duration::from_millis(number(millis) as u64));
             Ok("done".to_owned())
         }
         ["remove", directory, path] => told(directories::remove(directory, path)),
@@ -90,7 +121,8 @@ fn carry_out(words: &[&str]) -> Result<String, String> {
 }
 
 fn number(word: &str) -> usize {
-    word.parse().unwrap_or_else(|_| panic!("{word} is no number"))
+    word.parse()
+        .unwrap_or_else(|_| panic!("{word} is no number"))
 }
 
 fn told<E: std::fmt::Debug>(answer: Result<(), E>) -> Result<String, String> {

@@ -46,6 +46,14 @@ pub(super) async fn carry_out(args: CheckArgs) -> anyhow::Result<Code> {
         .iter()
         .copied()
         .filter(|lent| is_interface(*lent) && !found.profile.wants.contains(lent))
+        .filter(|lent| !found.profile.may_use.contains(lent))
+        .collect();
+    let standing_in: Vec<Capability> = found
+        .profile
+        .may_use
+        .iter()
+        .copied()
+        .filter(|capability| !grants.allows(*capability))
         .collect();
     let told = json!({
         "name": name,
@@ -55,12 +63,13 @@ pub(super) async fn carry_out(args: CheckArgs) -> anyhow::Result<Code> {
         "exports": found.profile.exports,
         "imports": found.profile.imports,
         "wants": words(&found.profile.wants),
+        "mayUse": words(&found.profile.may_use),
         "lent": words(&grants.capabilities.iter().copied().collect::<Vec<_>>()),
         "loads": fits,
         "refusals": found.refusals.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     if !output::structured(args.output.format(), &told)? {
-        output::print(&describe(name, size, &found, &idle))?;
+        output::print(&describe(name, size, &found, &idle, &standing_in))?;
     }
     Ok(if fits { Code::DONE } else { Code::PROBLEM })
 }
@@ -73,11 +82,25 @@ fn is_interface(capability: Capability) -> bool {
     )
 }
 
+/// What it gets instead of something that was not lent.
+fn stands_in(capability: Capability) -> &'static str {
+    match capability {
+        Capability::Random => "its random numbers are the same at each repeat",
+        _ => "its clock stands still",
+    }
+}
+
 fn words(capabilities: &[Capability]) -> Vec<String> {
     capabilities.iter().map(ToString::to_string).collect()
 }
 
-fn describe(name: &str, size: usize, found: &Inspection, idle: &[Capability]) -> String {
+fn describe(
+    name: &str,
+    size: usize,
+    found: &Inspection,
+    idle: &[Capability],
+    standing_in: &[Capability],
+) -> String {
     let list = |words: &[String]| match words {
         [] => "nothing".to_owned(),
         words => words.join(", "),
@@ -92,6 +115,12 @@ fn describe(name: &str, size: usize, found: &Inspection, idle: &[Capability]) ->
     for lent in idle {
         text.push_str(&format!(
             "note     {lent} is lent in {name}.toml, and it does not use it\n"
+        ));
+    }
+    for capability in standing_in {
+        let (what, (line, table)) = (stands_in(*capability), capability.line());
+        text.push_str(&format!(
+            "note     {what}: add `{line}` under `{table}` in {name}.toml for the real one\n"
         ));
     }
     for refusal in &found.refusals {

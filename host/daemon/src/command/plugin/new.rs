@@ -72,7 +72,7 @@ const RUST: [File; 7] = [
 ];
 
 /// The contract, as it is served by this binary.
-const WIT: [File; 12] = [
+const WIT: [File; 13] = [
     (
         "wit/container.wit",
         include_str!("../../../../../wit/container.wit"),
@@ -97,6 +97,10 @@ const WIT: [File; 12] = [
     (
         "wit/runtime.wit",
         include_str!("../../../../../wit/runtime.wit"),
+    ),
+    (
+        "wit/secrets.wit",
+        include_str!("../../../../../wit/secrets.wit"),
     ),
     (
         "wit/settings.wit",
