@@ -8,7 +8,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use crate::shell::root;
 
 /// Each crate of the house, and which others it may import.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("model", &[]),
     ("native", &[]),
     ("capability", &["model"]),
@@ -17,6 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("engine", &["control", "capability", "model"]),
     ("supervisor", &["native", "capability", "model"]),
     ("cri", &["capability", "model"]),
+    ("package", &["model"]),
     ("api", &["control", "model"]),
     (
         "daemon",
@@ -27,6 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
             "engine",
             "supervisor",
             "cri",
+            "package",
             "capability",
             "model",
         ],
