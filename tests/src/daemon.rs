@@ -349,7 +349,7 @@ impl Drop for Daemon {
 
 /// An address that nobody listens on. It is below the ports that the kernel gives to
 /// outgoing connections, so it stays free while a daemon is down.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Runs beside this one begin elsewhere.
     let begin = u16::try_from(std::process::id() % 80).unwrap_or(0) * 200;

@@ -13,6 +13,7 @@
 //! | [`stream`] | server-sent events |
 //! | [`cli`] | the command line, with a deadline |
 //! | [`task`] | bodies to send, and what to read in answers |
+//! | [`registry`] | a registry for plugins, and servers that only pretend to be one |
 //! | [`reaper`] | this process as subreaper; children with an owner |
 //! | [`processes`] | what `/proc` says; a zombie is dead |
 //! | [`containerd`] | the containerd of the run, its images and what it holds |
@@ -37,6 +38,7 @@ pub mod main_container;
 pub mod mount;
 pub mod processes;
 pub mod reaper;
+pub mod registry;
 pub mod stream;
 pub mod task;
 pub mod terminal;

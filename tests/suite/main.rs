@@ -42,6 +42,7 @@ mod lifecycle;
 mod limits;
 mod opensandbox;
 mod output;
+mod packaging;
 mod plugin_new;
 mod plugins;
 mod policies;

@@ -85,7 +85,7 @@ fn lent_with(settings: &str) -> String {
 }
 
 /// The same component with other bytes: sections that nobody knows mean nothing.
-fn padded(component: &[u8], byte: u8) -> Vec<u8> {
+pub(crate) fn padded(component: &[u8], byte: u8) -> Vec<u8> {
     let mut padded = component.to_vec();
     // Section 0 of 3 bytes: a name of one letter, and one byte.
     padded.extend([0, 3, 1, b'p', byte]);

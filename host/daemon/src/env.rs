@@ -37,6 +37,19 @@ pub(crate) const CONTAINER_LOOPBACK_HANDLER: &str = "TASKWRIGHT_CONTAINER_LOOPBA
 /// How long a container runtime that is away is waited for.
 pub(crate) const CONTAINER_WAIT: &str = "TASKWRIGHT_CONTAINER_WAIT";
 
+/// Whether plugins must stand in their folder's lock file: `off` or `enforce`.
+pub(crate) const PLUGIN_LOCK: &str = "TASKWRIGHT_PLUGIN_LOCK";
+/// Whether plugins must be signed by a trusted key.
+pub(crate) const PLUGIN_REQUIRE_SIGNATURE: &str = "TASKWRIGHT_PLUGIN_REQUIRE_SIGNATURE";
+/// The user for a registry, beside [`REGISTRY_PASSWORD`] or [`REGISTRY_PASSWORD_FILE`].
+pub(crate) const REGISTRY_USER: &str = "TASKWRIGHT_REGISTRY_USER";
+/// The password for a registry.
+pub(crate) const REGISTRY_PASSWORD: &str = "TASKWRIGHT_REGISTRY_PASSWORD";
+/// A file with the password for a registry.
+pub(crate) const REGISTRY_PASSWORD_FILE: &str = "TASKWRIGHT_REGISTRY_PASSWORD_FILE";
+/// The folder of the `config.json` that `docker login` writes.
+pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+
 /// The configuration file of `serve`.
 pub(crate) const CONFIG: &str = "TASKWRIGHT_CONFIG";
 /// A Unix socket that the API is served on as well.

@@ -5,6 +5,7 @@
 //! itself something else is refused, so that no file takes the place or the grants of another.
 
 pub(crate) mod lent;
+pub(crate) mod rules;
 pub(crate) mod script;
 mod terms;
 mod watch;
@@ -23,7 +24,10 @@ use taskwright_engine::{PluginSource, Runtimes};
 use tokio_util::sync::CancellationToken;
 
 use self::lent::Lent;
+use self::rules::{Bytes, Pin};
+pub(crate) use self::rules::{LockMode, Rules};
 use crate::failure::Advise as _;
+use crate::settings::config::PluginConfig;
 
 /// Plugins in all folders together. Further files are told of and not loaded.
 const MOST_PLUGINS: usize = 128;
@@ -40,8 +44,10 @@ struct Found {
     /// The component or the script.
     component: PathBuf,
     lent: Option<PathBuf>,
+    /// What the lock file says of it.
+    pin: Pin,
     /// Changes whenever a file does.
-    stamps: [Option<Stamp>; 2],
+    stamps: [Option<Stamp>; 3],
 }
 
 /// Tells one state of a file from another.
@@ -60,6 +66,7 @@ pub(crate) type Replaced = BTreeMap<String, PluginSource>;
 /// The folders of a daemon, and what was loaded from them.
 pub(crate) struct Folders {
     folders: Vec<PathBuf>,
+    rules: Arc<Rules>,
     runtimes: Arc<Runtimes>,
     replaced: Replaced,
     seen: BTreeMap<String, Found>,
@@ -71,16 +78,17 @@ impl Folders {
     /// # Errors
     /// When one is no folder, or anybody may put something into it.
     pub(crate) fn new(
-        folders: &[PathBuf],
+        config: &PluginConfig,
         runtimes: Arc<Runtimes>,
         replaced: Replaced,
     ) -> anyhow::Result<Self> {
-        for folder in folders {
+        for folder in &config.folders {
             check_folder(folder)
                 .with_context(|| format!("use the plugin folder {}", folder.display()))?;
         }
         Ok(Self {
-            folders: folders.to_vec(),
+            folders: config.folders.clone(),
+            rules: Arc::new(config.rules.clone()),
             runtimes,
             replaced,
             seen: BTreeMap::new(),
@@ -97,8 +105,8 @@ impl Folders {
 
     /// `None`: the look itself failed, which leaves everything as it is.
     async fn look(&self) -> Option<BTreeMap<String, Found>> {
-        let folders = self.folders.clone();
-        let looked = tokio::task::spawn_blocking(move || look(&folders)).await;
+        let (folders, rules) = (self.folders.clone(), Arc::clone(&self.rules));
+        let looked = tokio::task::spawn_blocking(move || look(&folders, &rules)).await;
         looked
             .inspect_err(|error| tracing::error!(%error, "look at the plugin folders"))
             .ok()
@@ -120,9 +128,9 @@ impl Folders {
     }
 
     async fn take_in(&self, name: &str, found: &Found) {
-        let (owned, found) = (name.to_owned(), found.clone());
+        let (owned, found, rules) = (name.to_owned(), found.clone(), Arc::clone(&self.rules));
         let origin = found.component.display().to_string();
-        let read = tokio::task::spawn_blocking(move || source(&owned, &found)).await;
+        let read = tokio::task::spawn_blocking(move || source(&owned, &found, &rules)).await;
         let loaded = match read {
             Ok(Ok(source)) => self.runtimes.load(source).await.map_err(Into::into),
             Ok(Err(error)) => {
@@ -201,9 +209,10 @@ impl Folders {
 
 /// Every plugin of the folders, by name. Of two of one name the first folder's counts, and in one
 /// folder the component's.
-fn look(folders: &[PathBuf]) -> BTreeMap<String, Found> {
+fn look(folders: &[PathBuf], rules: &Rules) -> BTreeMap<String, Found> {
     let mut all = BTreeMap::new();
     for folder in folders {
+        let pin = rules.pins(folder);
         let entries = match std::fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) => {
@@ -229,10 +238,13 @@ fn look(folders: &[PathBuf]) -> BTreeMap<String, Found> {
                 continue;
             }
             let lent = component.with_extension("toml");
-            let stamps = [stamp(&component), stamp(&lent)];
+            let signature = rules.look_at_signatures();
+            let signature = signature.then(|| stamp(&rules::signature_file(&component)));
+            let stamps = [stamp(&component), stamp(&lent), signature.flatten()];
             let found = Found {
                 lent: stamps[1].map(|_| lent),
                 component: component.clone(),
+                pin: pin(name),
                 stamps,
             };
             all.insert(name.to_owned(), found);
@@ -260,19 +272,35 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-/// Reads a plugin and what it is lent.
-fn source(name: &str, found: &Found) -> anyhow::Result<PluginSource> {
+/// The files of the plugins in one folder, by name.
+pub(crate) fn plugins_in(folder: &Path) -> BTreeMap<String, PathBuf> {
+    let found = look(&[folder.to_owned()], &Rules::default()).into_iter();
+    found.map(|(name, found)| (name, found.component)).collect()
+}
+
+/// Reads a plugin and what it is lent, if the rules let it in.
+fn source(name: &str, found: &Found, rules: &Rules) -> anyhow::Result<PluginSource> {
     let path = &found.component;
-    let lent = match &found.lent {
-        Some(path) => read_lent(path)?,
-        None => Lent::default(),
+    let lent_path = found.lent.as_deref();
+    let lent = lent_path
+        .map(|path| read(path, MOST_LENT_BYTES))
+        .transpose()?;
+    let is_script = script::is_script(path);
+    let bytes = read(path, most_bytes(is_script))?;
+    let whole = Bytes {
+        plugin: &bytes,
+        lent: lent.as_deref(),
     };
-    let (component, script) = if script::is_script(path) {
+    rules.check(name, path, &found.pin, whole)?;
+    let lent = match (lent_path, lent) {
+        (Some(path), Some(bytes)) => parse_lent(path, bytes)?,
+        _ => Lent::default(),
+    };
+    let (component, script) = if is_script {
         script::check_lent(&lent.grants)?;
-        let text = script::script(path, read(path, script::MOST_BYTES)?)?;
-        (script::engine(), Some(text))
+        (script::engine(), Some(script::script(path, bytes)?))
     } else {
-        (read(path, MOST_COMPONENT_BYTES)?.into(), None)
+        (bytes.into(), None)
     };
     Ok(PluginSource {
         name: name.to_owned(),
@@ -283,6 +311,15 @@ fn source(name: &str, found: &Found) -> anyhow::Result<PluginSource> {
         limits: lent.limits,
         policy: lent.policy,
     })
+}
+
+/// The largest file of a plugin that is read.
+pub(crate) fn most_bytes(is_script: bool) -> u64 {
+    if is_script {
+        script::MOST_BYTES
+    } else {
+        MOST_COMPONENT_BYTES
+    }
 }
 
 /// Reads what a component file's plugin is lent by the file beside it, if there is one.
@@ -310,20 +347,24 @@ pub(crate) fn source_at(component: &Path) -> anyhow::Result<PluginSource> {
     let found = Found {
         lent: lent.exists().then_some(lent),
         component: component.to_owned(),
-        stamps: [None, None],
+        pin: Pin::Free,
+        stamps: [None; 3],
     };
-    source(name, &found)
+    source(name, &found, &Rules::default())
 }
 
 fn read_lent(path: &Path) -> anyhow::Result<Lent> {
-    let bytes = read(path, MOST_LENT_BYTES)?;
+    parse_lent(path, read(path, MOST_LENT_BYTES)?)
+}
+
+fn parse_lent(path: &Path, bytes: Vec<u8>) -> anyhow::Result<Lent> {
     let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is no UTF-8"));
     text.and_then(|text| lent::parse(&text))
         .with_context(|| format!("read {}", path.display()))
 }
 
 /// Reads a file whole that nobody but its owner may write.
-fn read(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let read = || {
         // Opening a pipe would wait for whoever writes into it.
         let file = OpenOptions::new()
@@ -347,7 +388,7 @@ fn read(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     read().with_context(|| format!("read {}", path.display()))
 }
 
-fn check_folder(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_folder(folder: &Path) -> anyhow::Result<()> {
     let metadata = std::fs::metadata(folder).hint("make it, or leave it out of plugin-dir")?;
     ensure!(metadata.is_dir(), "it is no folder");
     check_writers(&metadata)
@@ -392,18 +433,18 @@ mod tests {
         std::fs::write(second.path().join("a.wasm"), "another").unwrap();
         std::fs::write(second.path().join("d.wasm"), "d").unwrap();
         let folders = [first.path().to_owned(), second.path().to_owned()];
-        let found = look(&folders);
+        let found = look(&folders, &Rules::default());
         assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b", "d", "e"]);
         assert_eq!(found["a"].component, first.path().join("a.wasm"));
         assert_eq!(found["b"].lent, Some(first.path().join("b.toml")));
         assert_eq!(found["a"].lent, None);
-        let source = source("a", &found["a"]).unwrap();
+        let source = source("a", &found["a"], &Rules::default()).unwrap();
         assert_eq!(
             (&*source.component, &source.script),
             (&b"a.wasm"[..], &None)
         );
         std::fs::write(first.path().join("b.toml"), "changed").unwrap();
-        let changed = look(&folders);
+        let changed = look(&folders, &Rules::default());
         assert_ne!(changed["b"], found["b"]);
         assert_eq!(changed["a"], found["a"]);
     }
@@ -428,7 +469,9 @@ mod tests {
         let put = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).unwrap();
         put("a.rhai", b"fn start(task) {}");
         put("a.toml", b"[settings]\nlevel = 3\n");
-        let read = || source("a", &look(&[folder.path().to_owned()])["a"]);
+        let rules = Rules::default();
+        let look = || look(&[folder.path().to_owned()], &rules);
+        let read = || source("a", &look()["a"], &rules);
         let source = read().unwrap();
         assert_eq!(&*source.component, crate::builtin::SCRIPT_ENGINE);
         let script = source.script.unwrap();

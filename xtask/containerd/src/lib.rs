@@ -15,6 +15,7 @@
 //! | [`service`] | start, status, stop, wipe |
 //! | [`leftovers`] | what is taken away after containerd and all its containers ended |
 //! | [`registry`] | an image registry on the loopback address |
+//! | [`docker_registry`] | the registry program that others run, for plugins |
 //! | [`probe`] | whether the socket answers CRI calls |
 //! | [`process`] | processes by identity, never by name |
 //! | [`environment`] | the variables that tell tests of it
@@ -25,6 +26,7 @@
 
 pub mod command;
 pub mod config;
+pub mod docker_registry;
 pub mod environment;
 pub mod image;
 pub mod images;

@@ -109,7 +109,7 @@ pub fn ensure(place: &Place, suite: &Suite) -> Result<Unpacked> {
     fs::create_dir_all(&fresh)?;
     fs::create_dir_all(&debs)?;
 
-    let mut own = Apt::of_the_machine(place);
+    let mut own = Apt::of_the_machine(place.dir());
     own.fetch(&OWN, &debs)
         .context("get the packages of the machine's own suite")
         .map_err(|error| hinted(&error))?;
@@ -192,7 +192,7 @@ fn containerd(place: &Place, own: &mut Apt, suite: &Suite, debs: &Path) -> Resul
 
 /// The distribution's package tool with one set of lists.
 #[derive(Debug)]
-struct Apt {
+pub(crate) struct Apt {
     options: Vec<String>,
     /// Lists of our own, which have been fetched.
     fresh: bool,
@@ -201,11 +201,11 @@ struct Apt {
 
 impl Apt {
     /// With the machine's sources and, as long as they do, its lists.
-    fn of_the_machine(place: &Place) -> Self {
+    pub(crate) fn of_the_machine(dir: &Path) -> Self {
         Self {
             options: Vec::new(),
             fresh: false,
-            folder: place.dir().join("apt/own"),
+            folder: dir.join("apt/own"),
         }
     }
 
@@ -272,7 +272,7 @@ impl Apt {
 
     /// Downloads packages into a directory. The machine's lists may be missing or name versions
     /// that are gone; then fresh ones are fetched into our folder.
-    fn fetch(&mut self, packages: &[&str], into: &Path) -> Result<()> {
+    pub(crate) fn fetch(&mut self, packages: &[&str], into: &Path) -> Result<()> {
         match self.download(packages, into) {
             Err(first) if !self.fresh => self
                 .update()
@@ -374,7 +374,7 @@ fn read(marker: &Path) -> Option<Unpacked> {
     })
 }
 
-fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         found.push(entry?.path());
@@ -382,7 +382,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))

@@ -1,8 +1,15 @@
-//! `taskwright plugin`: the plugins of a daemon, what a component file holds, and new ones.
+//! `taskwright plugin`: the plugins of a daemon, what a component file holds, new ones, and their
+//! way from whoever makes them into a plugin folder.
 
+mod brought;
 mod check;
+mod install;
+mod locked;
 mod new;
+mod place;
+mod publish;
 mod trial;
+mod verify;
 
 use std::path::Path;
 
@@ -12,8 +19,11 @@ use serde_json::{Value, json};
 use taskwright_capability::{Capability, Grants};
 
 use self::check::CheckArgs;
+use self::install::InstallArgs;
 use self::new::NewArgs;
+use self::publish::{PushArgs, SignArgs};
 use self::trial::TrialArgs;
+use self::verify::{LockArgs, VerifyArgs};
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
 use crate::failure::Advise as _;
@@ -34,6 +44,16 @@ pub(crate) enum PluginVerb {
     Test(TrialArgs),
     /// Make a folder with a small plugin that works, to begin with
     New(NewArgs),
+    /// Put a plugin into a plugin folder, from a file or a registry, and write it down there
+    Install(InstallArgs),
+    /// Compare a plugin folder with its lock file, and look at the signatures
+    Verify(VerifyArgs),
+    /// Write what lies in a plugin folder into its lock file, as it lies there
+    Lock(LockArgs),
+    /// Sign a component or a script, for those who trust your key
+    Sign(SignArgs),
+    /// Publish a component or a script in a registry
+    Push(PushArgs),
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +85,11 @@ pub(crate) async fn carry_out(verb: PluginVerb) -> anyhow::Result<Code> {
         PluginVerb::Check(args) => check::carry_out(args).await,
         PluginVerb::Test(args) => trial::carry_out(args).await,
         PluginVerb::New(args) => new::carry_out(&args),
+        PluginVerb::Install(args) => install::carry_out(args).await,
+        PluginVerb::Verify(args) => verify::verify(&args),
+        PluginVerb::Lock(args) => verify::write(args).await,
+        PluginVerb::Sign(args) => publish::sign(&args),
+        PluginVerb::Push(args) => publish::push(args).await,
     }
 }
 

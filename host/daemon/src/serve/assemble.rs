@@ -116,7 +116,7 @@ impl Daemon {
             units: units.clone(),
         };
         let (runtimes, built_in) = load_plugins(engine, config, &hosts, &places).await?;
-        let mut folders = Folders::new(&config.plugin_dirs, runtimes.clone(), built_in)?;
+        let mut folders = Folders::new(&config.plugins, runtimes.clone(), built_in)?;
         // Attempts that are found running may be theirs.
         folders.load_changes().await;
         let live = containers::live(&recovered.tasks, &units);

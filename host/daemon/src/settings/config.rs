@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use taskwright_package::Trust;
 
 use super::table::Value;
 use super::tokens::{self, TokenEntry};
 use super::{Settings, Source};
 use crate::exit::Code;
 use crate::failure::Advise as _;
+use crate::folder::{LockMode, Rules};
 
 /// Everything that `serve` is told.
 #[derive(Clone, Debug)]
@@ -32,8 +34,8 @@ pub(crate) struct Config {
     pub(crate) max_body: usize,
     /// The tokens that the API accepts. Empty: everybody may do everything.
     pub(crate) tokens: Vec<TokenEntry>,
-    /// Folders with plugins.
-    pub(crate) plugin_dirs: Vec<PathBuf>,
+    /// Folders with plugins, and which of their files are taken.
+    pub(crate) plugins: PluginConfig,
     /// What tasks inherit or are given.
     pub(crate) task_env: Vec<String>,
     /// Whether commands belong into the main container.
@@ -48,6 +50,15 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     /// What was asked for and is not there: told once at start.
     pub(crate) notes: Vec<String>,
+}
+
+/// Folders with plugins, and which of their files are taken.
+#[derive(Clone, Debug)]
+pub(crate) struct PluginConfig {
+    /// The folders.
+    pub(crate) folders: Vec<PathBuf>,
+    /// What a file must be like.
+    pub(crate) rules: Rules,
 }
 
 /// What the sidecar runtime is told and lent.
@@ -99,19 +110,7 @@ impl Config {
     /// # Errors
     /// Every problem that was found, together.
     pub(crate) fn from_settings(settings: &Settings) -> anyhow::Result<Self> {
-        if let [first, rest @ ..] = settings.problems.as_slice() {
-            let told: Vec<String> = settings.problems.iter().map(ToString::to_string).collect();
-            let hint = match (&first.hint, rest) {
-                (Some(hint), []) => hint.clone(),
-                _ => "`taskwright config check` tells every problem with its line".to_owned(),
-            };
-            return Err(anyhow::anyhow!(
-                "read the configuration: {}",
-                told.join("; ")
-            ))
-            .exit_with(Code::PROBLEM)
-            .hint(hint);
-        }
+        settings.check()?;
         let mut tokens = settings.tokens.clone();
         if let Some(path) = settings.path("auth.token-file")? {
             tokens.extend(tokens::read_file(&path).exit_with(Code::PROBLEM)?);
@@ -126,10 +125,7 @@ impl Config {
             output_cap: settings.number("limits.output-cap")?,
             max_body: settings.count("limits.max-body")?,
             tokens,
-            plugin_dirs: {
-                let folders = settings.list("plugin-dir")?.into_iter();
-                folders.map(PathBuf::from).collect()
-            },
+            plugins: PluginConfig::from_settings(settings)?,
             task_env: settings.list("tasks.env")?,
             sidecar: settings.switch("sidecar.enabled")?,
             sidecar_runtime: SidecarConfig {
@@ -150,6 +146,30 @@ impl Config {
     }
 }
 
+impl PluginConfig {
+    /// Makes it alone, for whoever needs nothing else of the configuration.
+    ///
+    /// # Errors
+    /// Every problem that was found, together.
+    pub(crate) fn from_settings(settings: &Settings) -> anyhow::Result<Self> {
+        settings.check()?;
+        let folders = settings.list("plugin-dir")?.into_iter();
+        Ok(Self {
+            folders: folders.map(PathBuf::from).collect(),
+            rules: Rules {
+                lock: match settings.text("plugins.lock")?.as_str() {
+                    "enforce" => LockMode::Enforce,
+                    _ => LockMode::Off,
+                },
+                trust: Trust {
+                    required: settings.switch("plugins.require-signature")?,
+                    keys: settings.trusted_keys.clone(),
+                },
+            },
+        })
+    }
+}
+
 /// As Go reads it: `:5758` means every address; `none` is ours and means no TCP.
 fn listen_address(text: &str) -> Option<String> {
     match text {
@@ -160,6 +180,23 @@ fn listen_address(text: &str) -> Option<String> {
 }
 
 impl Settings {
+    fn check(&self) -> anyhow::Result<()> {
+        let [first, rest @ ..] = self.problems.as_slice() else {
+            return Ok(());
+        };
+        let told: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+        let hint = match (&first.hint, rest) {
+            (Some(hint), []) => hint.clone(),
+            _ => "`taskwright config check` tells every problem with its line".to_owned(),
+        };
+        Err(anyhow::anyhow!(
+            "read the configuration: {}",
+            told.join("; ")
+        ))
+        .exit_with(Code::PROBLEM)
+        .hint(hint)
+    }
+
     fn container(&self) -> anyhow::Result<Option<ContainerConfig>> {
         if !self.switch("container.enabled")? {
             return Ok(None);

@@ -6,9 +6,11 @@
 use std::borrow::Cow;
 
 use taskwright_api::Scope;
+use taskwright_package::TrustedKey;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::keys;
 use super::table::{SETTINGS, Setting, Value};
 use super::tokens::TokenEntry;
 
@@ -19,6 +21,8 @@ pub(crate) struct FileLayer {
     pub(crate) values: Vec<(&'static Setting, Value, usize)>,
     /// `[[auth.tokens]]`.
     pub(crate) tokens: Vec<TokenEntry>,
+    /// `[[plugins.trusted-keys]]`.
+    pub(crate) trusted_keys: Vec<TrustedKey>,
     /// What is wrong with it, in order of lines.
     pub(crate) problems: Vec<FileProblem>,
 }
@@ -80,6 +84,8 @@ impl Reader<'_> {
             let path = format!("{prefix}{}", key.get_ref());
             if path == TOKENS {
                 self.tokens(value);
+            } else if path == keys::KEY {
+                self.trusted_keys(value);
             } else if let Some(setting) = super::table::by_key(&path) {
                 self.setting(setting, value);
             } else if let (true, DeValue::Table(inner)) = (is_section(&path), value.get_ref()) {
@@ -117,6 +123,14 @@ impl Reader<'_> {
                     None,
                 ),
             }
+        }
+    }
+
+    fn trusted_keys(&mut self, value: &Spanned<DeValue<'_>>) {
+        let (keys, problems) = keys::read(value);
+        self.layer.trusted_keys = keys;
+        for problem in problems {
+            self.problem(problem.at, problem.message, problem.hint);
         }
     }
 
@@ -199,8 +213,8 @@ fn nearest(path: &str) -> Option<&'static str> {
     let word = path.rsplit_once('.').map_or(path, |(_, last)| last);
     // Somebody may write underscores, or leave out the section.
     let dashed: Cow<'_, str> = word.replace('_', "-").into();
-    let keys = || SETTINGS.iter().map(|setting| setting.key);
-    keys()
+    let all = || SETTINGS.iter().map(|setting| setting.key);
+    all()
         .find(|key| last(key) == dashed)
         .or_else(|| {
             SETTINGS
@@ -208,7 +222,7 @@ fn nearest(path: &str) -> Option<&'static str> {
                 .find(|setting| setting.flag == dashed)
                 .map(|found| found.key)
         })
-        .or_else(|| closest(path, keys().chain([TOKENS])))
+        .or_else(|| closest(path, all().chain([TOKENS, keys::KEY])))
 }
 
 /// The candidate most like `word`, if one is like it at all.

@@ -6,6 +6,7 @@
 //! | [`flags`] | the flags of `serve`, made from the table |
 //! | [`mod@file`] | the TOML file, with lines and suggestions |
 //! | [`tokens`] | the tokens that the API accepts |
+//! | [`keys`] | the keys whose signatures of plugins count |
 //! | [`config`] | the settings as typed values |
 //!
 //! Everything is read and checked before anything is opened, and all that is wrong is told
@@ -14,6 +15,7 @@
 pub(crate) mod config;
 pub(crate) mod file;
 pub(crate) mod flags;
+mod keys;
 pub(crate) mod table;
 pub(crate) mod tokens;
 
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use config::Config;
 use flags::Flags;
 use table::{Kind, SETTINGS, Setting, Value};
+use taskwright_package::TrustedKey;
 use tokens::TokenEntry;
 
 use crate::env;
@@ -62,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) resolved: Vec<Resolved>,
     /// Tokens from `[[auth.tokens]]`.
     pub(crate) tokens: Vec<TokenEntry>,
+    /// Keys from `[[plugins.trusted-keys]]`.
+    pub(crate) trusted_keys: Vec<TrustedKey>,
     /// The file that was read.
     pub(crate) file: Option<PathBuf>,
     /// What is wrong, for people. A daemon does not start with any.
@@ -127,6 +132,7 @@ pub(crate) fn resolve(sources: &Sources<'_>) -> Settings {
         });
     }
     settings.tokens = layer.tokens;
+    settings.trusted_keys = layer.trusted_keys;
     settings
 }
 
