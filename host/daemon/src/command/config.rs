@@ -65,6 +65,12 @@ fn show(settings: &Settings, format: Format) -> anyhow::Result<Code> {
             .map(|token| json!({ "name": token.name, "scope": token.scope.as_str(), "sha256": "***" }))
             .collect();
         all.insert("auth.tokens".to_owned(), json!({ "value": tokens }));
+        let keys: Vec<Json> = settings
+            .trusted_keys
+            .iter()
+            .map(|key| json!({ "name": key.name, "key": key.key.to_string(), "plugins": key.plugins }))
+            .collect();
+        all.insert("plugins.trusted-keys".to_owned(), json!({ "value": keys }));
         output::structured(format, &Json::Object(all))?;
     } else {
         let mut table = Table::new(&["SETTING", "VALUE", "SOURCE"]);
@@ -84,6 +90,18 @@ fn show(settings: &Settings, format: Format) -> anyhow::Result<Code> {
         for token in &settings.tokens {
             let value = format!("{} ({}) ***", token.name, token.scope.as_str());
             table.row(vec!["auth.tokens".into(), value.into(), "file".into()]);
+        }
+        for key in &settings.trusted_keys {
+            let plugins = match key.plugins.as_slice() {
+                [] => "all plugins".to_owned(),
+                some => some.join(", "),
+            };
+            let value = format!("{} ({plugins}) {}", key.name, key.key);
+            table.row(vec![
+                "plugins.trusted-keys".into(),
+                value.into(),
+                "file".into(),
+            ]);
         }
         output::print(&table.render(Colours::of_stdout()))?;
     }
