@@ -2,9 +2,9 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use taskwright_test_containerd::docker_registry;
@@ -51,11 +51,7 @@ impl DockerRegistry {
 
     fn start_with(more: &str) -> Option<Self> {
         static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-        let program = PROGRAM.get_or_init(|| {
-            let target = binary::taskwright().parent().map(PathBuf::from);
-            let folder = target.unwrap_or_default().join("docker-registry");
-            docker_registry::ensure(&folder).map_err(|error| format!("{error:#}"))
-        });
+        let program = PROGRAM.get_or_init(find);
         let program = match program {
             Ok(program) => program,
             Err(reason) => {
@@ -129,12 +125,29 @@ impl DockerRegistry {
     }
 }
 
+fn find() -> Result<PathBuf, String> {
+    if let Some(reason) = std::env::var_os(docker_registry::NONE) {
+        return Err(reason.to_string_lossy().into_owned());
+    }
+    if let Some(named) = std::env::var_os(docker_registry::VARIABLE) {
+        return Ok(named.into());
+    }
+    // target/debug/taskwright
+    let target = binary::taskwright().parent().and_then(Path::parent);
+    let unpacked = target.and_then(|dir| docker_registry::find(&dir.join(docker_registry::FOLDER)));
+    unpacked.ok_or_else(|| "no registry program: `cargo xtask registry` unpacks one".to_owned())
+}
+
 /// A server that answers every request to a path that ends so with these bytes, headers
 /// included, and goes on with more if it is told to. It lives as long as the test program.
 #[derive(Debug)]
 pub struct Pretender {
     address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
 }
+
+/// Before the end of a path: the answer is for requests that show credentials.
+pub const SHOWN: &str = "shown:";
 
 /// What a pretender says after the bytes that it was given.
 #[derive(Clone, Copy, Debug)]
@@ -158,13 +171,22 @@ impl Pretender {
         let listener = listener.unwrap_or_else(|error| panic!("open a port: {error}"));
         let address = listener.local_addr();
         let address = address.unwrap_or_else(|error| panic!("find the port: {error}"));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&asked);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let answers = answers.clone();
-                std::thread::spawn(move || answer(stream, &answers));
+                let (answers, asked) = (answers.clone(), Arc::clone(&shared));
+                std::thread::spawn(move || answer(stream, &answers, &asked));
             }
         });
-        Self { address }
+        Self { address, asked }
+    }
+
+    /// The requests so far, each with its headers.
+    #[must_use]
+    pub fn asked(&self) -> Vec<String> {
+        let asked = self.asked.lock();
+        asked.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A place in it.
@@ -174,19 +196,30 @@ impl Pretender {
     }
 }
 
-fn answer(stream: TcpStream, answers: &[(String, Vec<u8>, Then)]) {
+fn answer(stream: TcpStream, answers: &[(String, Vec<u8>, Then)], asked: &Mutex<Vec<String>>) {
     let Ok(reading) = stream.try_clone() else {
         return;
     };
     let mut lines = BufReader::new(reading).lines();
     let request = lines.next().and_then(Result::ok).unwrap_or_default();
-    while lines
-        .next()
-        .and_then(Result::ok)
-        .is_some_and(|line| !line.is_empty())
-    {}
+    let headers = lines
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty());
+    let headers: Vec<String> = headers.map(|line| line.to_ascii_lowercase()).collect();
+    let shows = headers
+        .iter()
+        .any(|line| line.starts_with("authorization:"));
     let path = request.split(' ').nth(1).unwrap_or_default();
-    let found = answers.iter().find(|(end, ..)| path.ends_with(end));
+    let found = answers
+        .iter()
+        .find(|(end, ..)| match end.strip_prefix(SHOWN) {
+            Some(end) => shows && path.ends_with(end),
+            None => path.ends_with(end),
+        });
+    let whole = format!("{request}\n{}", headers.join("\n"));
+    let mut all = asked.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(whole);
+    drop(all);
     let nothing = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let (bytes, then) = match found {
         Some((_, bytes, then)) => (bytes.as_slice(), *then),

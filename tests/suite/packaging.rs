@@ -1,5 +1,6 @@
 //! Plugins on their way: signed, published, installed, locked; and everything that must not get in.
 
+mod credentials;
 mod daemon;
 mod registry;
 

@@ -7,6 +7,7 @@
 //! | `check` | format, lints, imports, house rules, documentation; no tests |
 //! | `openapi` | writes the OpenAPI document anew |
 //! | `containerd` | starts and stops a private containerd for container tasks |
+//! | `registry` | unpacks the registry program for the tests of packaging |
 //! | `bench` | measures and compares with a baseline |
 
 #![expect(
@@ -19,6 +20,7 @@ mod bench;
 mod check;
 mod containerd;
 mod imports;
+mod registry;
 mod rules;
 mod run;
 mod shell;
@@ -26,13 +28,15 @@ mod test;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask <run|test|check|openapi|containerd|bench> [options]
+const USAGE: &str =
+    "usage: cargo xtask <run|test|check|openapi|containerd|registry|bench> [options]
 
   run [--data-dir DIR]   build the daemon, start it, run a first task to its end
   test [--quick]         check, then every test; --quick leaves out the end-to-end suite
   check                  format, lints, imports, house rules, documentation
   openapi                write host/api/openapi/openapi.json anew
   containerd VERB        start, status, stop, wipe: a private containerd for container tasks
+  registry               unpack the registry program for the tests of packaging
   bench [options]        measure; --help lists the options";
 
 fn main() -> ExitCode {
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         "check" => check::check(),
         "openapi" => check::write_openapi(),
         "containerd" => containerd::containerd(rest),
+        "registry" => registry::registry(rest),
         "bench" => bench::bench(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::check;
 use crate::containerd::ForTests;
+use crate::registry;
 use crate::shell::{cargo, step};
 
 /// The plugins that have tests which run natively. Guests that misbehave can only be components.
@@ -46,7 +47,8 @@ pub(crate) fn test(words: &[String]) -> Result<()> {
     }
     // As late as possible: nothing before needs it, and most failures come before.
     let containerd = ForTests::start()?;
-    let tests = step("tests", containerd.tell(&mut cargo(&words)));
+    let mut tests = cargo(&words);
+    let tests = registry::tell(containerd.tell(&mut tests)).and_then(|all| step("tests", all));
     // The tests' own failure is told first.
     let stopped = containerd.stop();
     tests.and(stopped)

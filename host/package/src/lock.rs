@@ -115,8 +115,7 @@ impl Lock {
         if text.len() > MOST_BYTES {
             return Err(BadLock::TooLong);
         }
-        let document: Document =
-            toml::from_str(text).map_err(|error| BadLock::Toml(error.to_string()))?;
+        let document: Document = toml::from_str(text).map_err(|error| told(text, &error))?;
         if document.version != VERSION {
             return Err(BadLock::Version(document.version));
         }
@@ -185,6 +184,16 @@ impl Lock {
         }
         text
     }
+}
+
+/// What is wrong and where, without the text itself: it may hold what a terminal obeys.
+fn told(text: &str, error: &toml::de::Error) -> BadLock {
+    let at = error.span().map_or(0, |span| span.start);
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let message: String = error.message().chars().map(plain).collect();
+    BadLock::Toml(format!("line {line}: {message}"))
 }
 
 fn entry(name: &str, written: Written) -> Result<Entry, BadLock> {
@@ -305,6 +314,8 @@ mod tests {
             ("example.org", "\\u001b[0m", "plugins.a.source"),
             ("signer", "signed", "unknown field `signed`"),
             ("installed", "at", "unknown field `at`"),
+            ("installed", "\"\\u001b[31m\"", "unknown field ` [31m`"),
+            ("version = 1", "\n\nversion = ", "line 5: "),
         ] {
             let changed = text.replacen(from, to, 1);
             assert_ne!(changed, text, "{from}");

@@ -163,9 +163,14 @@ impl Registry {
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
             .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .build()
-            .map_err(RegistryError::Client)?;
+            .referer(false);
+        // What is on this machine is not behind anybody else's proxy.
+        let client = if place.is_loopback() {
+            client.no_proxy()
+        } else {
+            client
+        };
+        let client = client.build().map_err(RegistryError::Client)?;
         let plain = transport == Transport::Plain || place.is_loopback();
         let scheme = if plain { "http" } else { "https" };
         let base = format!("{scheme}://{}/v2/{}/", place.host(), place.repository());

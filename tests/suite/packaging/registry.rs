@@ -297,7 +297,7 @@ fn a_registry_that_is_away_is_told_and_what_lies_there_stays() {
     );
 }
 
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n"
@@ -306,7 +306,7 @@ fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// A manifest of a component that has so many bytes.
-fn manifest(size: u64) -> Vec<u8> {
+pub(super) fn manifest(size: u64) -> Vec<u8> {
     let digest = format!("sha256:{}", "1".repeat(64));
     let layer = json!({"mediaType": "application/wasm", "digest": digest, "size": size});
     let config =
@@ -446,13 +446,7 @@ fn an_install_that_is_killed_while_it_waits_for_bytes_leaves_nothing() {
     let mut command = desk.command(&["install", &server.place("relay")]);
     let mut install = cli::Running::start(&mut command, b"");
     eventually(SOON, "it waits for the rest", || {
-        let sockets = format!("/proc/{}/fd", install.process().pid());
-        let entries = std::fs::read_dir(sockets).into_iter().flatten().flatten();
-        let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-        links
-            .filter(|link| link.to_string_lossy().starts_with("socket:"))
-            .count()
-            > 0
+        server.asked().iter().any(|one| one.contains("/blobs/"))
     });
     install.process().kill();
     assert_eq!(desk.names(), [""; 0]);

@@ -10,8 +10,14 @@ use anyhow::{Context, Result, ensure};
 use crate::command::{self, LOCAL};
 use crate::packages::{Apt, files, remove};
 
+/// The variable that tells tests where the program is.
+pub const VARIABLE: &str = "TASKWRIGHT_TEST_REGISTRY";
+/// The variable that tells tests why there is none.
+pub const NONE: &str = "TASKWRIGHT_TEST_REGISTRY_NONE";
+/// Where it is unpacked, in cargo's target directory.
+pub const FOLDER: &str = "taskwright/docker-registry";
 const PACKAGE: &str = "docker-registry";
-const PROGRAM: &str = "usr/bin/docker-registry";
+const PROGRAM: &str = "programs/usr/bin/docker-registry";
 
 /// The program, unpacked below this folder unless it is there. One at a time does that.
 ///
@@ -21,15 +27,20 @@ pub fn ensure(dir: &Path) -> Result<PathBuf> {
     fs::create_dir_all(dir)?;
     let folder = fs::File::open(dir)?;
     folder.lock()?;
-    let programs = dir.join("programs");
-    let program = programs.join(PROGRAM);
+    let program = dir.join(PROGRAM);
     if !program.is_file() {
-        unpack(dir, &programs).with_context(|| {
+        unpack(dir, &dir.join("programs")).with_context(|| {
             format!("get the package {PACKAGE}, as `apt-get download {PACKAGE}` would")
         })?;
     }
     ensure!(program.is_file(), "the package {PACKAGE} lacks {PROGRAM}");
     Ok(program)
+}
+
+/// The program, if it was unpacked below this folder.
+#[must_use]
+pub fn find(dir: &Path) -> Option<PathBuf> {
+    Some(dir.join(PROGRAM)).filter(|program| program.is_file())
 }
 
 fn unpack(dir: &Path, programs: &Path) -> Result<()> {

@@ -15,10 +15,10 @@ use crate::exit::Code;
 use crate::failure::Advise as _;
 use crate::folder::rules::{kind_of, signature_beside};
 use crate::folder::{self, Rules, lent, script};
-use crate::{builtin, env};
+use crate::{builtin, env, output};
 
 /// A path in a lock file.
-const FILE_SCHEME: &str = "file://";
+pub(super) const FILE_SCHEME: &str = "file://";
 
 /// How registries are spoken to.
 #[derive(Clone, Copy, Debug, Args)]
@@ -178,7 +178,9 @@ impl Brought {
                 "see plugins.require-signature and [[plugins.trusted-keys]] in the configuration",
             )?;
         if let Some(text) = &self.lent {
+            // A stranger's text is shown, and terminals obey some.
             lent::parse(text)
+                .map_err(|error| anyhow!(tamed(&format!("{error:#}"))))
                 .with_context(|| format!("read the {}.toml that comes along", self.name))
                 .exit_with(Code::PROBLEM)?;
             let said = self.signature.as_ref();
@@ -247,6 +249,11 @@ pub(super) fn name_of(path: &Path) -> anyhow::Result<RuntimeName> {
         .with_context(|| format!("read the name of {}", path.display()))
         .exit_with(Code::USAGE)
         .hint("rename the file, or say with --name what the plugin is to be called")
+}
+
+fn tamed(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(output::style::tame).collect();
+    lines.join("\n")
 }
 
 /// A `NAME.toml` as text.

@@ -19,7 +19,7 @@ use crate::exit::Code;
 use crate::failure::Advise as _;
 use crate::folder::rules::{read_lock, signature_file};
 use crate::folder::{self, lent};
-use crate::output::{self, OutputArgs};
+use crate::output::{self, Format, OutputArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,7 +82,10 @@ pub(super) async fn carry_out(args: InstallArgs) -> anyhow::Result<Code> {
     };
     let done = install.carry_out(&held).with_context(trying)?;
     drop(held);
-    if !output::structured(args.output.format(), &install.to_json(&done))? {
+    let format = args.output.format();
+    if format == Format::Name {
+        output::print(&format!("{}\n", brought.name))?;
+    } else if !output::structured(format, &install.to_json(&done))? {
         output::print(&install.describe(&done))?;
     }
     Ok(Code::DONE)

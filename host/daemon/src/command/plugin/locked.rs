@@ -3,9 +3,9 @@
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
 use taskwright_model::RuntimeName;
-use taskwright_package::{Digest, Entry, Kind, lock};
+use taskwright_package::{Digest, Entry, Kind, lock, reference};
 
-use super::brought::{Brought, RegistryArgs, text_of};
+use super::brought::{Brought, FILE_SCHEME, RegistryArgs, text_of};
 use super::install::lines_for;
 use super::place::{Held, Place};
 use crate::exit::Code;
@@ -102,6 +102,16 @@ async fn restore(
     }
     if entry.source == BY_HAND {
         bail!("it was put there by hand: nobody knows where to get it");
+    }
+    let is_place = [reference::SCHEME, FILE_SCHEME]
+        .iter()
+        .any(|scheme| entry.source.starts_with(scheme));
+    if !is_place {
+        bail!(
+            "{} has the source {:?}, which is no place to get anything from",
+            lock::FILE,
+            entry.source
+        );
     }
     let brought = Brought::from(&entry.source, Some(name), registry).await?;
     if brought.kind != entry.kind || brought.digest() != entry.digest {
