@@ -12,7 +12,7 @@ mod challenge;
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
@@ -52,6 +52,8 @@ pub struct Registry {
     credentials: Option<Credentials>,
     /// What the registry wants to see with every request, once it said so.
     pass: Option<String>,
+    /// What it said.
+    answered: Option<Challenge>,
 }
 
 /// A plugin as a registry had it.
@@ -184,6 +186,7 @@ impl Registry {
             transport,
             credentials,
             pass: None,
+            answered: None,
         })
     }
 
@@ -198,7 +201,7 @@ impl Registry {
     ) -> Result<Pulled, RegistryError> {
         let pulling = async {
             let (manifest, artifact) = self.manifest(place).await?;
-            let what = format!("the blob {}", artifact.digest);
+            let what = format!("blob {}", artifact.digest);
             let most = most(artifact.kind);
             if artifact.size > most {
                 return Err(RegistryError::TooLarge { what, most });
@@ -218,7 +221,7 @@ impl Registry {
 
     /// What a tag or a digest names.
     async fn manifest(&mut self, place: &Reference) -> Result<(Digest, Artifact), RegistryError> {
-        let what = format!("the manifest {}:{}", place.repository(), place.manifest());
+        let what = format!("manifest {}:{}", place.repository(), place.manifest());
         let url = self.url(&format!("manifests/{}", place.manifest()));
         let answer = self.get(url, MANIFEST, &what).await?;
         let bytes = read(answer, MOST_MANIFEST_BYTES as u64, &what, &self.host()).await?;
@@ -247,7 +250,7 @@ impl Registry {
             let config = Digest::of(&package.config);
             self.put_blob(package.config, config).await?;
             let url = self.url(&format!("manifests/{}", place.manifest()));
-            let what = format!("the manifest {}:{}", place.repository(), place.manifest());
+            let what = format!("manifest {}:{}", place.repository(), place.manifest());
             let body = package.manifest;
             let request = |client: &Client| {
                 let request = client.put(url.clone()).header(CONTENT_TYPE, MANIFEST);
@@ -260,7 +263,7 @@ impl Registry {
     }
 
     async fn put_blob(&mut self, bytes: Vec<u8>, digest: Digest) -> Result<(), RegistryError> {
-        let what = format!("the blob {digest}");
+        let what = format!("blob {digest}");
         let url = self.url(&format!("blobs/{digest}"));
         let there = self.send(|client| client.head(url.clone())).await?;
         if there.status().is_success() {
@@ -306,19 +309,28 @@ impl Registry {
         Err(self.not_there(&to, "that is one redirect too many"))
     }
 
-    /// Sends a request, once more with credentials if it is asked for them.
+    /// Sends a request, once more with credentials if it is asked for them. A token is for what it
+    /// was asked for: who may pull is asked again when he pushes.
     async fn send(
         &mut self,
         request: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
         let first = self.sent(self.with_pass(request(&self.client))).await?;
-        if first.status() != StatusCode::UNAUTHORIZED || self.pass.is_some() {
+        if first.status() != StatusCode::UNAUTHORIZED {
             return Ok(first);
         }
-        match self.answer_to(first.headers()).await? {
-            Some(pass) => self.pass = Some(pass),
-            None => return Ok(first),
-        }
+        let asked = first.headers().get_all(WWW_AUTHENTICATE).iter();
+        let mut asked = asked.filter_map(|value| Challenge::parse(value.to_str().ok()?));
+        let asked = asked.next();
+        let is_new = asked.is_some() && asked != self.answered;
+        let Some(asked) = asked.filter(|_| is_new) else {
+            return Ok(first);
+        };
+        let Some(pass) = self.answer_to(&asked).await? else {
+            return Ok(first);
+        };
+        self.pass = Some(pass);
+        self.answered = Some(asked);
         self.sent(self.with_pass(request(&self.client))).await
     }
 
@@ -334,14 +346,11 @@ impl Registry {
         }
     }
 
-    /// What is to be shown after a registry asked for it.
-    async fn answer_to(&self, headers: &HeaderMap) -> Result<Option<String>, RegistryError> {
-        let asked = headers.get_all(WWW_AUTHENTICATE).iter();
-        let mut asked = asked.filter_map(|value| Challenge::parse(value.to_str().ok()?));
-        match (asked.next(), &self.credentials) {
-            (Some(Challenge::Basic), Some(credentials)) => Ok(Some(basic(credentials))),
-            (Some(Challenge::Basic) | None, _) => Ok(None),
-            (Some(Challenge::Bearer(bearer)), _) => self.token(&bearer).await.map(Some),
+    /// What is to be shown to a registry that asks so; `None`: we have nothing.
+    async fn answer_to(&self, asked: &Challenge) -> Result<Option<String>, RegistryError> {
+        match asked {
+            Challenge::Basic => Ok(self.credentials.as_ref().map(basic)),
+            Challenge::Bearer(bearer) => self.token(bearer).await.map(Some),
         }
     }
 
@@ -353,20 +362,16 @@ impl Registry {
         };
         let mut url = Url::parse(&bearer.realm).map_err(|why| bad(why.to_string()))?;
         self.check_target(&url)?;
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = &bearer.service {
-                query.append_pair("service", service);
-            }
-            if let Some(scope) = &bearer.scope {
-                query.append_pair("scope", scope);
+        for (key, value) in [("service", &bearer.service), ("scope", &bearer.scope)] {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(key, value);
             }
         }
         let mut request = self.client.get(url);
         if let Some(credentials) = &self.credentials {
             request = request.header(AUTHORIZATION, basic(credentials));
         }
-        let what = "a token";
+        let what = "token";
         let answer = self.sent(request).await?;
         let answer = self.success(answer, what).await?;
         let bytes = read(answer, MOST_WORDS as u64, what, &self.host()).await?;

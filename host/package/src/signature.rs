@@ -64,9 +64,9 @@ pub struct Signature {
     bytes: [u8; 64],
 }
 
-/// A public key.
+/// A public key, as it is written down.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PublicKey(VerifyingKey);
+pub struct PublicKey([u8; 32]);
 
 /// A private key. It is never shown.
 pub struct PrivateKey(SigningKey);
@@ -137,10 +137,8 @@ impl Signature {
     pub fn holds(&self) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(&self.bytes);
         let payload = self.statement.payload();
-        self.key
-            .0
-            .verify_strict(payload.as_bytes(), &signature)
-            .is_ok()
+        let key = VerifyingKey::from_bytes(&self.key.0);
+        key.is_ok_and(|key| key.verify_strict(payload.as_bytes(), &signature).is_ok())
     }
 
     /// Reads what [`Display`](fmt::Display) writes, and nothing else: no other spacing, no other
@@ -250,18 +248,17 @@ impl PublicKey {
         if key.is_weak() {
             return Err(BadKey::Weak);
         }
-        Ok(Self(key))
+        Ok(Self(key.to_bytes()))
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        let bytes = small_hex(word.strip_prefix(ALGORITHM)?)?;
-        VerifyingKey::from_bytes(&bytes).ok().map(Self)
+        small_hex(word.strip_prefix(ALGORITHM)?).map(Self)
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{ALGORITHM}{}", hex::encode(self.0.as_bytes()))
+        write!(f, "{ALGORITHM}{}", hex::encode(self.0))
     }
 }
 
@@ -284,7 +281,7 @@ impl PrivateKey {
     /// The public key that belongs to it.
     #[must_use]
     pub fn public(&self) -> PublicKey {
-        PublicKey(self.0.verifying_key())
+        PublicKey(self.0.verifying_key().to_bytes())
     }
 }
 

@@ -91,6 +91,33 @@ fn a_token_is_fetched_with_the_password_and_shown_to_the_registry_alone() {
 }
 
 #[test]
+fn who_pushes_gets_another_token_than_who_looks() {
+    let desk = Desk::new();
+    let told = desk.plugin(&["install", "relay.wasm", "--dry-run", "-o", "json"]);
+    let digest = super::digest_of(&told.expect(0).json());
+    let token = answer("200 OK", "", b"{\"access_token\": \"t0k3n\"}");
+    let scopes = ["pull", "pull%2Cpush"];
+    let token = |scope| (format!("/token?scope={scope}"), token.clone(), Then::Close);
+    let tokens = Pretender::start(scopes.map(token).to_vec());
+    let realm = tokens.place("token").replace("oci://", "http://");
+    let ask = |scope| ask(&format!("Bearer realm=\"{realm}\",scope=\"{scope}\""));
+    let missing = answer("404 Not Found", "", b"");
+    let server = Pretender::start(vec![
+        (format!("{SHOWN}{digest}"), missing, Then::Close),
+        (digest, ask("pull"), Then::Close),
+        ("/blobs/uploads/".to_owned(), ask("pull,push"), Then::Close),
+    ]);
+    let told = desk.plugin(&["push", "relay.wasm", &server.place("relay:1")]);
+    let told = told.expect(125).stderr;
+    assert!(told.contains("other credentials"), "{told}");
+    let asked = tokens.asked();
+    assert_eq!(asked.len(), 2, "one for each, and no more: {asked:?}");
+    for (asked, scope) in asked.iter().zip(scopes) {
+        assert!(asked.contains(&format!("scope={scope} ")), "{asked:?}");
+    }
+}
+
+#[test]
 fn a_place_for_tokens_without_tls_is_not_asked() {
     let desk = Desk::new();
     for (realm, why) in [
@@ -108,5 +135,5 @@ fn a_place_for_tokens_without_tls_is_not_asked() {
     let realm = tokens.place("token").replace("oci://", "http://");
     let server = asking(&format!("Bearer realm=\"{realm}\""), Vec::new());
     let told = install(&desk, &server.place("relay"));
-    assert!(told.contains("a token has more than 65536 bytes"), "{told}");
+    assert!(told.contains("token has more than 65536 bytes"), "{told}");
 }

@@ -160,10 +160,7 @@ fn what_is_not_as_its_digest_says_is_not_taken() {
     // A digest that nothing has.
     let nothing = registry.place(&format!("relay@sha256:{}", "0".repeat(64)));
     let told = desk.plugin(&["install", &nothing]).expect(125).stderr;
-    assert!(
-        told.contains("has no the manifest") || told.contains("has no"),
-        "{told}"
-    );
+    assert!(told.contains("has no manifest"), "{told}");
     let told = desk
         .plugin(&["install", &registry.place("relay:2")])
         .expect(125)
@@ -176,7 +173,6 @@ fn what_is_not_as_its_digest_says_is_not_taken() {
     assert!(told.contains("spelled as they were pushed"), "{told}");
     // The blob was changed where the registry keeps it.
     let blob = registry.blob(pushed["digest"].as_str().unwrap());
-    std::fs::write(&blob, edition(1).get(..RELAY.len()).unwrap()).unwrap();
     let mut changed = RELAY.to_vec();
     *changed.last_mut().unwrap() ^= 1;
     std::fs::write(&blob, changed).unwrap();
@@ -185,7 +181,7 @@ fn what_is_not_as_its_digest_says_is_not_taken() {
         .expect(125)
         .stderr;
     assert!(told.contains("is not what was asked for"), "{told}");
-    assert_eq!(told.matches("sha256:").count() >= 2, true, "{told}");
+    assert!(told.matches("sha256:").count() >= 2, "{told}");
     assert_eq!(desk.names(), [""; 0]);
     // And the manifest.
     std::fs::write(&blob, RELAY).unwrap();

@@ -113,7 +113,7 @@ impl Rules {
             digest: Digest::of(plugin),
         };
         let judged = self.trust.judge(subject, signature);
-        Ok(judged.with_context(|| format!("trust the plugin {name}"))?)
+        judged.with_context(|| format!("trust the plugin {name}"))
     }
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn read_lock(folder: &Path) -> anyhow::Result<Lock> {
         return Ok(Lock::default());
     };
     let lock = Lock::parse(&text);
-    Ok(lock.with_context(|| format!("read the lock file {}", file.display()))?)
+    lock.with_context(|| format!("read the lock file {}", file.display()))
 }
 
 fn read_text(file: &Path, most: usize) -> anyhow::Result<Option<String>> {
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_lock_file_that_is_broken_or_open_to_all_lets_nothing_in() {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let rules = Rules {
             lock: LockMode::Enforce,

@@ -60,11 +60,8 @@ impl RegistryArgs {
         } else {
             Transport::Safe
         };
-        Ok(Registry::of(
-            place,
-            transport,
-            credentials_for(place.host())?,
-        )?)
+        let credentials = credentials_for(place.host())?;
+        Registry::of(place, transport, credentials).map_err(advised)
     }
 }
 
@@ -283,6 +280,10 @@ pub(super) fn advised(error: RegistryError) -> anyhow::Error {
         }
         RegistryError::Artifact(_) => {
             "a plugin is pushed by `taskwright plugin push`, or as a component by `wkg`".to_owned()
+        }
+        RegistryError::Client(_) => {
+            "install the package ca-certificates, or name the roots of trust in SSL_CERT_FILE"
+                .to_owned()
         }
         _ => return error.into(),
     };
