@@ -10,6 +10,7 @@
 
 mod challenge;
 
+use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
@@ -44,7 +45,6 @@ pub enum Transport {
 }
 
 /// A registry, and who we are to it.
-#[derive(Debug)]
 pub struct Registry {
     client: Client,
     base: Url,
@@ -146,6 +146,16 @@ pub enum RegistryError {
         /// What is wrong.
         why: String,
     },
+}
+
+impl fmt::Debug for Registry {
+    /// What is shown to it stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Registry");
+        shown
+            .field("base", &self.base.as_str())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Registry {

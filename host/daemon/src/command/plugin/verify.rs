@@ -24,6 +24,10 @@ use crate::output::table::{Cell, Table};
 use crate::output::{self, OutputArgs};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  taskwright plugin verify --plugin-dir /etc/taskwright/plugins
+  taskwright plugin verify -o json      # for a program; exit code 1 if anything differs")]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     place: PlaceArgs,
