@@ -439,20 +439,9 @@ impl Registry {
         Ok(to)
     }
 
-    /// HTTPS leads anywhere but to HTTP; HTTP to its own origin and to HTTPS.
     fn check_target(&self, to: &Url) -> Result<(), RegistryError> {
-        if !to.username().is_empty() || to.password().is_some() {
-            return Err(self.not_there(to, "there is a user or a password in it"));
-        }
-        let from_plain = self.base.scheme() == "http";
-        let here = authority(to).is_some_and(|host| reference::is_loopback(&host));
-        match to.scheme() {
-            "https" => Ok(()),
-            "http" if from_plain && same_host(to, &self.base) => Ok(()),
-            "http" if from_plain && here && self.transport == Transport::Safe => Ok(()),
-            "http" => Err(self.not_there(to, "that is not HTTPS")),
-            _ => Err(self.not_there(to, "that is no HTTP")),
-        }
+        let goes = goes(&self.base, self.transport, to);
+        goes.map_err(|why| self.not_there(to, why))
     }
 
     fn not_there(&self, to: &Url, why: &'static str) -> RegistryError {
@@ -476,6 +465,23 @@ impl Registry {
 
     fn host(&self) -> String {
         authority(&self.base).unwrap_or_default()
+    }
+}
+
+/// HTTPS leads anywhere but to HTTP; HTTP to HTTPS, to its own host, and on this machine.
+fn goes(base: &Url, transport: Transport, to: &Url) -> Result<(), &'static str> {
+    if !to.username().is_empty() || to.password().is_some() {
+        return Err("there is a user or a password in it");
+    }
+    let from_plain = base.scheme() == "http";
+    let here = |url: &Url| authority(url).is_some_and(|host| reference::is_loopback(&host));
+    match to.scheme() {
+        "https" => Ok(()),
+        "http" if from_plain && same_host(to, base) => Ok(()),
+        // Who said that HTTP may leave this machine did not mean what is on it.
+        "http" if from_plain && transport == Transport::Safe && here(to) => Ok(()),
+        "http" => Err("that is not HTTPS"),
+        _ => Err("that is no HTTP"),
     }
 }
 
@@ -568,5 +574,88 @@ fn told(words: &[u8]) -> String {
     match line.trim() {
         "" => String::new(),
         line => format!(": {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Where a registry may lead to, and what is told of what it says.
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    #[test]
+    fn no_way_leads_from_tls_to_none_nor_from_elsewhere_to_this_machine() {
+        let url = |text| Url::parse(text).unwrap();
+        let (tls, plain, local) = (
+            url("https://registry.example.org/v2/a/"),
+            url("http://registry.example.org/v2/a/"),
+            url("http://127.0.0.1:5000/v2/a/"),
+        );
+        for (base, transport, to, goes_there) in [
+            (&tls, Transport::Safe, "https://store.example.org/x", true),
+            (&tls, Transport::Safe, "http://store.example.org/x", false),
+            (
+                &tls,
+                Transport::Safe,
+                "http://registry.example.org/x",
+                false,
+            ),
+            (&tls, Transport::Safe, "http://127.0.0.1/x", false),
+            (
+                &tls,
+                Transport::Safe,
+                "https://me@store.example.org/x",
+                false,
+            ),
+            (&tls, Transport::Safe, "file:///etc/passwd", false),
+            (
+                &plain,
+                Transport::Plain,
+                "http://registry.example.org:81/x",
+                true,
+            ),
+            (
+                &plain,
+                Transport::Plain,
+                "http://store.example.org/x",
+                false,
+            ),
+            (&plain, Transport::Plain, "http://127.0.0.1/x", false),
+            (
+                &plain,
+                Transport::Plain,
+                "https://store.example.org/x",
+                true,
+            ),
+            (&local, Transport::Safe, "http://127.0.0.1:6000/x", true),
+            (&local, Transport::Safe, "http://localhost/x", true),
+            (&local, Transport::Safe, "http://store.example.org/x", false),
+        ] {
+            let found = goes(base, transport, &url(to));
+            assert_eq!(found.is_ok(), goes_there, "{base} {to}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let url = |text| Url::parse(text).unwrap();
+        let base = url("https://h/v2/");
+        assert!(same_origin(&url("https://h:443/x"), &base));
+        for other in [
+            "https://h:444/x",
+            "http://h/x",
+            "https://i/x",
+            "https://h.i/x",
+        ] {
+            assert!(!same_origin(&url(other), &base), "{other}");
+        }
+    }
+
+    #[test]
+    fn words_of_a_registry_are_one_short_line() {
+        assert_eq!(told(b""), "");
+        assert_eq!(told(b" no\n\x1b[31m "), ": no  [31m");
+        assert_eq!(told(&[b'x'; 1000]).len(), MOST_TOLD + 2);
     }
 }

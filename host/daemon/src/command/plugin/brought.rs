@@ -269,7 +269,8 @@ pub(super) fn advised(error: RegistryError) -> anyhow::Error {
             env::REGISTRY_PASSWORD_FILE
         ),
         RegistryError::Away(..) | RegistryError::TooLong => {
-            "see whether it is there; to one without TLS that is not on this machine, --plain-http"
+            "see whether it is there; SSL_CERT_FILE names a root of trust of your own, --plain-http \
+             is for one without TLS"
                 .to_owned()
         }
         RegistryError::NotFound { .. } => {
