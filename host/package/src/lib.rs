@@ -7,7 +7,7 @@
 //! | module | about |
 //! |---|---|
 //! | [`digest`] | SHA-256 as it is written everywhere |
-//! | [`reference`] | `oci://HOST/REPOSITORY:TAG@DIGEST` |
+//! | [`mod@reference`] | `oci://HOST/REPOSITORY:TAG@DIGEST` |
 //! | [`lock`] | `plugins.lock`: what belongs into a plugin folder |
 //! | [`signature`] | what is signed, and the file that a signature is |
 //! | [`trust`] | which keys count, and for which plugins |
