@@ -26,6 +26,10 @@ pub(crate) fn context(plugin: &Identity, scope: &Scope, stderr: &Stderr) -> Wasi
     let mut builder = WasiCtx::builder();
     builder
         .stderr(stderr.clone())
+        // Some toolchains import sockets whatever a program uses: none can be made.
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
         .max_random_size(MOST_RANDOM_BYTES);
     if !plugin.grants.allows(Capability::Clock) {
         builder

@@ -31,13 +31,15 @@ const WASM: &[u8] = b"\0asm";
 /// How a core module begins; a component has another version.
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 /// Interfaces of WASI that every plugin gets, and that reach nothing: no arguments, no
-/// environment, no directories; its standard error is the log.
-const INERT: [&str; 5] = [
+/// environment, no directories, no socket can be made; its standard error is the log.
+/// Interpreters as Python's import them all, whatever their program uses.
+const INERT: [&str; 6] = [
     "wasi:cli/",
     "wasi:clocks/",
     "wasi:filesystem/",
     "wasi:io/",
     "wasi:random/",
+    "wasi:sockets/",
 ];
 
 /// Interfaces of WASI by which requests are sent.

@@ -146,6 +146,22 @@ async fn files_stay_in_the_tasks_own_directory() {
 }
 
 #[tokio::test]
+async fn sockets_that_can_be_imported_cannot_be_made() {
+    // Somebody listens: it is not for want of a peer.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let wishes = [("start", "network"), ("address", &*address)];
+    let bench = Bench::with_misbehaving(&wishes).await;
+    let list = bench.runtimes.list().await;
+    let found = list.iter().find(|info| info.name == "misbehave").unwrap();
+    let ours = |name: &String| name.starts_with("taskwright:");
+    assert!(found.imports.iter().all(ours), "{:?}", found.imports);
+    let said = bench.start(mischief()).await.unwrap_err();
+    let refused = "connect: refused, listen: refused, datagram: refused, look up: refused";
+    check(&said, refused);
+}
+
+#[tokio::test]
 async fn a_host_that_never_answers_is_not_the_plugins_fault() {
     let bench = Bench::with_misbehaving(&[("start", "spawn")]).await;
     bench.processes.set_mood(Mood::Silent);

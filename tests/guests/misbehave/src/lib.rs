@@ -5,6 +5,7 @@
 //! `probe` get no argument to read a wish from.
 
 use std::hint::black_box;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::time::Duration;
 
 wit_bindgen::generate!({ world: "runtime-plugin", path: "../../../wit" });
@@ -166,10 +167,27 @@ fn host_calls(task: &Task) -> Result<(), Failure> {
             let huge = "x".repeat(40 * MIB);
             process::spawn("main", &request(&[&huge])).map_err(told)?;
         }
+        Some("network") => return Err(Failure::Other(what_the_network_says())),
         Some("files") => files_keep_what_was_written(task)?,
         _ => {}
     }
     Ok(())
+}
+
+/// Each way to a network, and what became of it.
+fn what_the_network_says() -> String {
+    let address = settings::get("address").unwrap_or_default();
+    let said = [
+        ("connect", TcpStream::connect(&*address).map(drop)),
+        ("listen", TcpListener::bind("127.0.0.1:0").map(drop)),
+        ("datagram", UdpSocket::bind("127.0.0.1:0").map(drop)),
+        ("look up", "localhost:1".to_socket_addrs().map(drop)),
+    ];
+    let word = |done: &std::io::Result<()>| if done.is_ok() { "done" } else { "refused" };
+    let words = said
+        .iter()
+        .map(|(way, done)| format!("{way}: {}", word(done)));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn files_keep_what_was_written(task: &Task) -> Result<(), Failure> {

@@ -1,17 +1,20 @@
 //! `taskwright plugin new`: a small project that is a runtime, to be changed into another one.
 //!
-//! What is written is `examples/hello` under another name, with the contract of this very
+//! What is written is one of `examples/hello*` under another name, with the contract of this very
 //! binary. All of it is embedded: nothing of our sources need be there. So that nothing else is
-//! renamed, the example says `hello` only where it means its own name.
+//! renamed, an example says `hello` only where it means its own name.
+
+mod language;
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use taskwright_model::RuntimeName;
 
+use self::language::Language;
 use crate::builtin;
 use crate::exit::Code;
 use crate::failure::Advise as _;
@@ -22,107 +25,15 @@ pub(crate) struct NewArgs {
     /// The runtime's name, and that of the folder that is made here
     #[arg(value_name = "NAME", value_parser = |text: &str| RuntimeName::parse(text))]
     name: RuntimeName,
-    /// The language that it is written in
+    /// What it is written in
     #[arg(long, default_value = "rust")]
     lang: Language,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Language {
-    Rust,
-}
-
-/// What the example is called, in its own files.
+/// What the examples are called, in their own files.
 const EXAMPLE: &str = "hello";
-/// Its component's file without the ending: the name of a crate holds no `-`.
+/// That name where no `-` may stand, as in the name of a crate.
 const EXAMPLE_CRATE: &str = "runtime_hello";
-
-/// A file of the project, and what is in it.
-type File = (&'static str, &'static str);
-
-const RUST: [File; 7] = [
-    (
-        ".gitignore",
-        include_str!("../../../../../examples/hello/.gitignore"),
-    ),
-    (
-        "Cargo.lock",
-        include_str!("../../../../../examples/hello/Cargo.lock"),
-    ),
-    (
-        "Cargo.toml",
-        include_str!("../../../../../examples/hello/Cargo.toml"),
-    ),
-    (
-        "README.md",
-        include_str!("../../../../../examples/hello/README.md"),
-    ),
-    (
-        "hello.toml",
-        include_str!("../../../../../examples/hello/hello.toml"),
-    ),
-    (
-        "src/decide.rs",
-        include_str!("../../../../../examples/hello/src/decide.rs"),
-    ),
-    (
-        "src/lib.rs",
-        include_str!("../../../../../examples/hello/src/lib.rs"),
-    ),
-];
-
-/// The contract, as it is served by this binary.
-const WIT: [File; 13] = [
-    (
-        "wit/container.wit",
-        include_str!("../../../../../wit/container.wit"),
-    ),
-    (
-        "wit/directories.wit",
-        include_str!("../../../../../wit/directories.wit"),
-    ),
-    (
-        "wit/files.wit",
-        include_str!("../../../../../wit/files.wit"),
-    ),
-    ("wit/log.wit", include_str!("../../../../../wit/log.wit")),
-    (
-        "wit/namespace.wit",
-        include_str!("../../../../../wit/namespace.wit"),
-    ),
-    (
-        "wit/process.wit",
-        include_str!("../../../../../wit/process.wit"),
-    ),
-    (
-        "wit/runtime.wit",
-        include_str!("../../../../../wit/runtime.wit"),
-    ),
-    (
-        "wit/secrets.wit",
-        include_str!("../../../../../wit/secrets.wit"),
-    ),
-    (
-        "wit/settings.wit",
-        include_str!("../../../../../wit/settings.wit"),
-    ),
-    (
-        "wit/status.wit",
-        include_str!("../../../../../wit/status.wit"),
-    ),
-    (
-        "wit/types.wit",
-        include_str!("../../../../../wit/types.wit"),
-    ),
-    (
-        "wit/units.wit",
-        include_str!("../../../../../wit/units.wit"),
-    ),
-    (
-        "wit/world.wit",
-        include_str!("../../../../../wit/world.wit"),
-    ),
-];
 
 pub(super) fn carry_out(args: &NewArgs) -> anyhow::Result<Code> {
     let name = args.name.as_str();
@@ -133,14 +44,13 @@ pub(super) fn carry_out(args: &NewArgs) -> anyhow::Result<Code> {
             .hint("choose another name: it would take the place of the built-in one")
             .with_context(making);
     }
-    let Language::Rust = args.lang;
-    make(Path::new(name), name).with_context(making)?;
-    output::print(&next_steps(name))?;
+    make(Path::new(name), name, args.lang).with_context(making)?;
+    output::print(&next_steps(name, args.lang))?;
     Ok(Code::DONE)
 }
 
 /// Writes the project into a folder that is not there yet.
-fn make(folder: &Path, name: &str) -> anyhow::Result<()> {
+fn make(folder: &Path, name: &str, lang: Language) -> anyhow::Result<()> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             return Err(anyhow!("{} is there already", folder.display()))
@@ -149,7 +59,7 @@ fn make(folder: &Path, name: &str) -> anyhow::Result<()> {
         }
         other => other.with_context(|| format!("make the folder {}", folder.display()))?,
     }
-    let written = files(name)
+    let written = files(name, lang)
         .iter()
         .try_for_each(|(path, text)| write(&folder.join(path), text));
     if written.is_err() {
@@ -168,14 +78,17 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// Every file of the project of that name.
-fn files(name: &str) -> Vec<(String, String)> {
-    let renamed = RUST
+fn files(name: &str, lang: Language) -> Vec<(String, String)> {
+    let renamed = lang
+        .files()
         .iter()
         .map(|(path, text)| (rename(path, name), rename(text, name)));
-    let as_it_is = WIT
-        .iter()
-        .map(|&(path, text)| (path.to_owned(), text.to_owned()));
-    renamed.chain(as_it_is).collect()
+    let contract = lang.contract_folder().into_iter().flat_map(|folder| {
+        language::CONTRACT
+            .iter()
+            .map(move |(file, text)| (format!("{folder}/{file}"), (*text).to_owned()))
+    });
+    renamed.chain(contract).collect()
 }
 
 /// The example's text under another name, which may hold that of the example.
@@ -191,20 +104,19 @@ fn crate_name(name: &str) -> String {
     format!("runtime_{}", name.replace('-', "_"))
 }
 
-fn next_steps(name: &str) -> String {
-    format!(
-        "{name}/ is a runtime that runs a task's command. Next:\n  \
-         cd {name}\n  \
-         rustup target add wasm32-wasip2\n  \
-         cargo test\n  \
-         cargo build --release --target wasm32-wasip2\n  \
-         cp target/wasm32-wasip2/release/{}.wasm {name}.wasm\n  \
-         taskwright plugin check {name}.wasm\n  \
-         taskwright plugin test {name}.wasm\n\
-         Then put {name}.wasm and {name}.toml into the daemon's plugin folder; README.md in there \
-         says more.\n",
-        crate_name(name)
-    )
+fn next_steps(name: &str, lang: Language) -> String {
+    let file = lang.runtime_file();
+    let steps = [&["cd hello"], lang.steps()].concat();
+    let steps: String = steps.iter().map(|step| format!("  {step}\n")).collect();
+    let text = format!(
+        "hello/ is a runtime that runs a task's command. Next:\n\
+         {steps}  \
+         taskwright plugin check {file}\n  \
+         taskwright plugin test {file}\n\
+         Then put {file} and hello.toml into the daemon's plugin folder; README.md in there \
+         says more.\n"
+    );
+    rename(&text, name)
 }
 
 #[cfg(test)]
@@ -218,7 +130,21 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
+    use clap::ValueEnum as _;
+
     use super::*;
+
+    /// What builds and tests leave in the folder of an example.
+    const LEFT: [&str; 5] = ["target", "node_modules", ".venv", "bindings", "__pycache__"];
+
+    fn example(lang: Language) -> &'static str {
+        match lang {
+            Language::Rust => "hello",
+            Language::Python => "hello-python",
+            Language::Javascript => "hello-javascript",
+            Language::Script => "hello-script",
+        }
+    }
 
     /// Every file below a folder that is kept in version control.
     fn kept(folder: &Path) -> BTreeMap<String, String> {
@@ -228,7 +154,7 @@ mod tests {
             for entry in fs::read_dir(inner).unwrap() {
                 let path: PathBuf = entry.unwrap().path();
                 if path.is_dir() {
-                    if !path.ends_with("target") {
+                    if !LEFT.iter().any(|left| path.ends_with(left)) {
                         folders.push(path);
                     }
                 } else if path.extension().is_none_or(|end| end != "wasm") {
@@ -242,54 +168,84 @@ mod tests {
     }
 
     #[test]
-    fn the_example_is_what_is_written_under_its_name() {
+    fn an_example_is_what_is_written_under_its_name() {
         let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap());
-        let example = kept(&here.join("../../examples").join(EXAMPLE));
-        let written: BTreeMap<String, String> = files(EXAMPLE).into_iter().collect();
-        let names = |files: &BTreeMap<String, String>| files.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&example), names(&written));
-        for (name, text) in &written {
-            assert!(
-                example.get(name) == Some(text),
-                "examples/hello/{name} is not what is written: copy wit/*.wit to examples/hello/wit"
-            );
+        for lang in Language::value_variants() {
+            let folder = here.join("../../examples").join(example(*lang));
+            let (example, written) = (kept(&folder), files(EXAMPLE, *lang).into_iter().collect());
+            let names =
+                |files: &BTreeMap<String, String>| files.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(&example), names(&written), "{lang:?}");
+            for (name, text) in &written {
+                assert!(
+                    example.get(name) == Some(text),
+                    "{lang:?}: {name} is not what is written: copy wit/*.wit to its contract"
+                );
+            }
         }
         let contract = kept(&here.join("../../wit"));
         let wit = contract.keys().filter(|name| name.ends_with(".wit"));
-        assert_eq!(wit.count(), WIT.len(), "an interface is not embedded");
+        assert_eq!(
+            wit.count(),
+            language::CONTRACT.len(),
+            "an interface is not embedded"
+        );
     }
 
     #[test]
-    fn nothing_of_the_example_is_left_under_another_name() {
-        for (path, text) in files("gpu-2") {
-            let whole = format!("{path}\n{text}").to_lowercase();
-            assert!(!whole.contains(EXAMPLE), "{path}: {text}");
+    fn nothing_of_an_example_is_left_under_another_name() {
+        for lang in Language::value_variants() {
+            for (path, text) in files("gpu-2", *lang) {
+                let whole = format!("{path}\n{text}").to_lowercase();
+                assert!(!whole.contains(EXAMPLE), "{lang:?}: {path}: {text}");
+            }
+            let steps = next_steps("gpu-2", *lang);
+            assert!(!steps.contains(EXAMPLE), "{steps}");
+            let all: BTreeMap<String, String> = files("say-hello", *lang).into_iter().collect();
+            assert!(all.contains_key("say-hello.toml"));
+            let check = format!("plugin check say-{}", lang.runtime_file());
+            assert!(all["README.md"].contains(&check), "{lang:?}");
         }
-        let all: BTreeMap<String, String> = files("say-hello").into_iter().collect();
+        let all: BTreeMap<String, String> =
+            files("say-hello", Language::Rust).into_iter().collect();
         assert!(all["README.md"].contains("release/runtime_say_hello.wasm say-hello.wasm"));
         assert!(all["Cargo.toml"].contains("name = \"runtime-say-hello\""));
         assert!(all["Cargo.lock"].contains("name = \"runtime-say-hello\""));
         assert!(all["src/lib.rs"].contains("name: \"say-hello\".to_owned()"));
-        assert!(all.contains_key("say-hello.toml"));
+    }
+
+    #[test]
+    fn a_readme_says_what_is_said_to_do_next() {
+        for lang in Language::value_variants() {
+            let all: BTreeMap<String, String> = files("new", *lang).into_iter().collect();
+            let steps = next_steps("new", *lang);
+            for step in steps.lines().filter_map(|line| line.strip_prefix("  ")) {
+                let told = all["README.md"].contains(&format!("$ {step}\n"));
+                assert!(told || step == "cd new", "{lang:?}: {step}");
+            }
+        }
     }
 
     #[test]
     fn what_is_lent_in_it_can_be_read() {
-        let lent = files("new");
-        let (_, lent) = lent.iter().find(|(path, _)| path == "new.toml").unwrap();
-        assert!(crate::folder::lent::parse(lent).is_ok());
-        // What is commented out is to work, too.
-        assert!(crate::folder::lent::parse(&lent.replace("#: ", "")).is_ok());
+        for lang in Language::value_variants() {
+            let lent = files("new", *lang);
+            let (_, lent) = lent.iter().find(|(path, _)| path == "new.toml").unwrap();
+            assert!(crate::folder::lent::parse(lent).is_ok());
+            // What is commented out is to work, too.
+            assert!(crate::folder::lent::parse(&lent.replace("#: ", "")).is_ok());
+        }
     }
 
     #[test]
     fn a_folder_that_is_there_is_left_as_it_is() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("new");
-        make(&folder, "new").unwrap();
-        assert_eq!(kept(&folder).len(), RUST.len() + WIT.len());
+        make(&folder, "new", Language::Rust).unwrap();
+        let files = files("new", Language::Rust);
+        assert_eq!(kept(&folder).len(), files.len());
         fs::write(folder.join("README.md"), "mine").unwrap();
-        let refused = format!("{:#}", make(&folder, "other").unwrap_err());
+        let refused = format!("{:#}", make(&folder, "other", Language::Rust).unwrap_err());
         assert!(refused.contains("is there already"), "{refused}");
         assert_eq!(kept(&folder)["README.md"], "mine");
         assert!(!folder.join("other.toml").exists());
