@@ -17,6 +17,7 @@
 //! | [`reaper`] | this process as subreaper; children with an owner |
 //! | [`processes`] | what `/proc` says; a zombie is dead |
 //! | [`containerd`] | the containerd of the run, its images and what it holds |
+//! | [`languages`] | the toolchains of other languages than Rust |
 //! | [`main_container`] | a main container for sidecars, made without a runtime |
 //! | [`mount`] | small and read-only file systems, where that is permitted |
 //!
@@ -34,6 +35,7 @@ pub mod client;
 pub mod containerd;
 pub mod daemon;
 pub mod home;
+pub mod languages;
 pub mod main_container;
 pub mod mount;
 pub mod processes;

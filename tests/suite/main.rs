@@ -18,6 +18,7 @@
 //! | `TASKWRIGHT_TEST_CRI_SOCKET` | where it answers |
 //! | `TASKWRIGHT_TEST_CRI_IMAGE` | an image with a shell that it has |
 //! | `TASKWRIGHT_TEST_REGISTRY` | the registry program, if `cargo xtask registry` did not unpack it |
+//! | `TASKWRIGHT_TEST_LANGUAGES` | where toolchains of other languages are, as `cargo xtask languages` prints it |
 //! | `CI=true` | nothing may be skipped by root, and nothing for want of a containerd or a registry by anybody |
 
 #![expect(
@@ -38,6 +39,7 @@ mod faults;
 mod feed;
 mod http;
 mod kill_tree;
+mod languages;
 mod lent;
 mod lifecycle;
 mod limits;

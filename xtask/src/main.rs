@@ -8,6 +8,7 @@
 //! | `openapi` | writes the OpenAPI document anew |
 //! | `containerd` | starts and stops a private containerd for container tasks |
 //! | `registry` | unpacks the registry program for the tests of packaging |
+//! | `languages` | makes the toolchains by which plugins in other languages are tested |
 //! | `bench` | measures and compares with a baseline |
 
 #![expect(
@@ -20,6 +21,7 @@ mod bench;
 mod check;
 mod containerd;
 mod imports;
+mod languages;
 mod registry;
 mod rules;
 mod run;
@@ -29,7 +31,7 @@ mod test;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: cargo xtask <run|test|check|openapi|containerd|registry|bench> [options]
+    "usage: cargo xtask <run|test|check|openapi|containerd|registry|languages|bench> [options]
 
   run [--data-dir DIR]   build the daemon, start it, run a first task to its end
   test [--quick]         check, then every test; --quick leaves out the end-to-end suite
@@ -37,6 +39,7 @@ const USAGE: &str =
   openapi                write host/api/openapi/openapi.json anew
   containerd VERB        start, status, stop, wipe: a private containerd for container tasks
   registry               unpack the registry program for the tests of packaging
+  languages              make the toolchains of the tests of plugins in other languages
   bench [options]        measure; --help lists the options";
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         "openapi" => check::write_openapi(),
         "containerd" => containerd::containerd(rest),
         "registry" => registry::registry(rest),
+        "languages" => languages::languages(rest),
         "bench" => bench::bench(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

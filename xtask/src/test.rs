@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::check;
 use crate::containerd::ForTests;
+use crate::languages::Languages;
 use crate::registry;
 use crate::shell::{cargo, step};
 
@@ -45,11 +46,15 @@ pub(crate) fn test(words: &[String]) -> Result<()> {
         words.extend(["--exclude", "taskwright-tests"]);
         return step("tests", &mut cargo(&words));
     }
+    let languages = Languages::make()?;
     // As late as possible: nothing before needs it, and most failures come before.
     let containerd = ForTests::start()?;
-    let mut tests = cargo(&words);
-    let tests = registry::tell(containerd.tell(&mut tests)).and_then(|all| step("tests", all));
+    let mut command = cargo(&words);
+    let told = languages.tell_to(containerd.tell(&mut command));
+    let tests = registry::tell(told).and_then(|all| step("tests", all));
     // The tests' own failure is told first.
     let stopped = containerd.stop();
+    // At the end, where it is seen.
+    languages.tell();
     tests.and(stopped)
 }

@@ -69,7 +69,8 @@ impl Script {
     /// The setting that hands over [`Script::file`].
     pub const FILE: &str = "script-file";
     /// The digest of a plugin that is this script on a component of this digest.
-    fn digest(&self, component: &str) -> String {
+    #[must_use]
+    pub fn digest(&self, component: &str) -> String {
         let both = Sha256::new_with_prefix(component).chain_update(self.text.as_bytes());
         hex::encode(both.finalize())
     }

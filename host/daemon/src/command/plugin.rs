@@ -27,6 +27,7 @@ use self::verify::{LockArgs, VerifyArgs};
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
 use crate::failure::Advise as _;
+use crate::folder;
 use crate::output::style::{Colours, Tone};
 use crate::output::table::{Cell, Table};
 use crate::output::{self, Format, OutputArgs};
@@ -36,9 +37,9 @@ pub(crate) enum PluginVerb {
     /// List the daemon's plugins
     #[command(visible_alias = "ls")]
     List(ListArgs),
-    /// Show a plugin of the daemon by its name, or a component file without any daemon
+    /// Show a plugin of the daemon by its name, or a plugin's file without any daemon
     Inspect(InspectArgs),
-    /// Say whether a component file would be loaded as it lies there, without any daemon
+    /// Say whether a component or a script would be loaded as it lies there, without any daemon
     Check(CheckArgs),
     /// Call a runtime as a daemon would, with nothing behind it, and say what it does wrong
     Test(TrialArgs),
@@ -66,7 +67,7 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A plugin's name, or the path of a component (with a slash, or ending in .wasm)
+    /// A plugin's name, or the path of its file (with a slash, or ending in .wasm or .rhai)
     #[arg(value_name = "NAME|FILE")]
     plugin: String,
     #[command(flatten)]
@@ -152,8 +153,11 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
 
 async fn inspect(args: InspectArgs) -> anyhow::Result<Code> {
     let path = Path::new(&args.plugin);
-    let is_file = args.plugin.contains('/') || path.extension().is_some_and(|end| end == "wasm");
-    let found = if is_file {
+    let is_script = folder::script::is_script(path);
+    let is_component = path.extension().is_some_and(|end| end == "wasm");
+    let found = if is_script {
+        inspect_script(path).await?
+    } else if args.plugin.contains('/') || is_component {
         inspect_file(path).await?
     } else {
         args.connect.client()?.plugin(&args.plugin).await?
@@ -186,6 +190,21 @@ async fn inspect_file(path: &Path) -> anyhow::Result<Value> {
         "wants": wants.collect::<Vec<_>>(),
         "refusals": refusals.collect::<Vec<_>>(),
     }))
+}
+
+async fn inspect_script(path: &Path) -> anyhow::Result<Value> {
+    let inspecting = || format!("inspect {}", path.display());
+    let mut source = folder::source_at(path).with_context(inspecting)?;
+    // As with a component: whether an operator lends it is not the file's business.
+    source.grants.capabilities.extend(Capability::ALL);
+    let looked = check::script::look(source).await.with_context(inspecting)?;
+    let mut found = looked.to_json();
+    if let Some(fields) = found.as_object_mut() {
+        for of_the_folder in ["lent", "loads"] {
+            fields.remove(of_the_folder);
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {

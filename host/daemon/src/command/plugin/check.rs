@@ -1,4 +1,6 @@
-//! `taskwright plugin check`: a component file, and what is lent to it by the file beside it.
+//! `taskwright plugin check`: a plugin's file, and what is lent to it by the file beside it.
+
+pub(super) mod script;
 
 use std::path::PathBuf;
 
@@ -6,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use taskwright_capability::{Capability, Grants};
-use taskwright_engine::Inspection;
+use taskwright_engine::world::Refusal;
 
 use super::read_component;
 use crate::exit::Code;
@@ -16,15 +18,21 @@ use crate::output::{self, OutputArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// The component; NAME.toml beside NAME.wasm says what it is lent
+    /// The component or the script; NAME.toml beside it says what it is lent
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
     output: OutputArgs,
 }
 
+/// What keeps a plugin from being loaded, and the next step where there is one.
+type Fault = (String, Option<String>);
+
 pub(super) async fn carry_out(args: CheckArgs) -> anyhow::Result<Code> {
     let file = &args.file;
+    if folder::script::is_script(file) {
+        return script::carry_out(args).await;
+    }
     let checking = || format!("check {}", file.display());
     let name = file
         .file_stem()
@@ -40,16 +48,9 @@ pub(super) async fn carry_out(args: CheckArgs) -> anyhow::Result<Code> {
         .with_context(checking)
         .exit_with(Code::PROBLEM)
         .hint("a plugin is a WebAssembly component, built for wasm32-wasip2")?;
-    let fits = found.refusals.is_empty();
-    let idle: Vec<Capability> = grants
-        .capabilities
-        .iter()
-        .copied()
-        .filter(|lent| is_interface(*lent) && !found.profile.wants.contains(lent))
-        .filter(|lent| !found.profile.may_use.contains(lent))
-        .collect();
-    let standing_in: Vec<Capability> = found
-        .profile
+    let faults = faults(&found.refusals);
+    let profile = &found.profile;
+    let standing_in: Vec<Capability> = profile
         .may_use
         .iter()
         .copied()
@@ -60,18 +61,49 @@ pub(super) async fn carry_out(args: CheckArgs) -> anyhow::Result<Code> {
         "source": file.display().to_string(),
         "size": size,
         "digest": found.digest,
-        "exports": found.profile.exports,
-        "imports": found.profile.imports,
-        "wants": words(&found.profile.wants),
-        "mayUse": words(&found.profile.may_use),
+        "exports": profile.exports,
+        "imports": profile.imports,
+        "wants": words(&profile.wants),
+        "mayUse": words(&profile.may_use),
         "lent": words(&grants.capabilities.iter().copied().collect::<Vec<_>>()),
-        "loads": fits,
-        "refusals": found.refusals.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "loads": faults.is_empty(),
+        "refusals": faults.iter().map(|(what, _)| what).collect::<Vec<_>>(),
     });
     if !output::structured(args.output.format(), &told)? {
-        output::print(&describe(name, size, &found, &idle, &standing_in))?;
+        let lines = [
+            (
+                "plugin",
+                format!("{name}, {size} bytes, sha256 {}", found.digest),
+            ),
+            ("exports", list(&profile.exports)),
+            ("imports", list(&profile.imports)),
+            ("wants", list(&words(&profile.wants))),
+        ];
+        let used = [profile.wants.as_slice(), &profile.may_use].concat();
+        let notes = (&*idle(&grants, &used), &*standing_in);
+        output::print(&describe(name, &lines, notes, &faults))?;
     }
-    Ok(if fits { Code::DONE } else { Code::PROBLEM })
+    Ok(verdict(&faults))
+}
+
+fn faults(refusals: &[Refusal]) -> Vec<Fault> {
+    let fault = |refusal: &Refusal| (refusal.to_string(), refusal.hint());
+    refusals.iter().map(fault).collect()
+}
+
+fn verdict(faults: &[Fault]) -> Code {
+    if faults.is_empty() {
+        Code::DONE
+    } else {
+        Code::PROBLEM
+    }
+}
+
+/// What is lent and not used.
+fn idle(grants: &Grants, wants: &[Capability]) -> Vec<Capability> {
+    let lent = grants.capabilities.iter().copied();
+    lent.filter(|lent| is_interface(*lent) && !wants.contains(lent))
+        .collect()
 }
 
 /// Whether it is an interface by itself, not more of another.
@@ -94,24 +126,24 @@ fn words(capabilities: &[Capability]) -> Vec<String> {
     capabilities.iter().map(ToString::to_string).collect()
 }
 
-fn describe(
-    name: &str,
-    size: usize,
-    found: &Inspection,
-    idle: &[Capability],
-    standing_in: &[Capability],
-) -> String {
-    let list = |words: &[String]| match words {
+fn list(words: &[String]) -> String {
+    match words {
         [] => "nothing".to_owned(),
         words => words.join(", "),
-    };
-    let mut text = format!(
-        "plugin   {name}, {size} bytes, sha256 {}\nexports  {}\nimports  {}\nwants    {}\n",
-        found.digest,
-        list(&found.profile.exports),
-        list(&found.profile.imports),
-        list(&words(&found.profile.wants)),
-    );
+    }
+}
+
+/// `idle` is lent and not used, `standing_in` not lent and used all the same.
+fn describe(
+    name: &str,
+    lines: &[(&str, String)],
+    (idle, standing_in): (&[Capability], &[Capability]),
+    faults: &[Fault],
+) -> String {
+    let mut text = String::new();
+    for (what, words) in lines {
+        text.push_str(&format!("{what:<9}{words}\n"));
+    }
     for lent in idle {
         text.push_str(&format!(
             "note     {lent} is lent in {name}.toml, and it does not use it\n"
@@ -123,13 +155,13 @@ fn describe(
             "note     {what}: add `{line}` under `{table}` in {name}.toml for the real one\n"
         ));
     }
-    for refusal in &found.refusals {
-        text.push_str(&format!("refused  {refusal}\n"));
-        if let Some(hint) = refusal.hint() {
+    for (fault, hint) in faults {
+        text.push_str(&format!("refused  {fault}\n"));
+        if let Some(hint) = hint {
             text.push_str(&format!("  hint:  {hint}\n"));
         }
     }
-    if found.refusals.is_empty() {
+    if faults.is_empty() {
         text.push_str("It would be loaded.\n");
     }
     let lines: Vec<String> = text.lines().map(output::style::tame).collect();

@@ -15,7 +15,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use taskwright_capability::SpawnError;
 use taskwright_capability::fake::Mood;
-use taskwright_control::port::{Step, StrategyError, StrategyEvent};
+use taskwright_control::port::{PluginInfo, Step, StrategyError, StrategyEvent};
+use taskwright_engine::PluginSource;
 use taskwright_model::{ExitStatus, Outcome};
 
 use self::stage::{Run, Stage};
@@ -27,7 +28,7 @@ use crate::output::{self, OutputArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct TrialArgs {
-    /// The component; NAME.toml beside NAME.wasm says what it is lent
+    /// The component or the script; NAME.toml beside it says what it is lent
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// What the tasks say in `config` that it is tried with
@@ -67,6 +68,14 @@ pub(super) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
         output::print(&describe(&claims, Colours::of_stdout()))?;
     }
     Ok(if all_held { Code::DONE } else { Code::PROBLEM })
+}
+
+/// Loads a plugin as a daemon would, with nothing behind it.
+///
+/// # Errors
+/// `LoadError`, and when there is no engine.
+pub(super) async fn load(source: PluginSource) -> anyhow::Result<PluginInfo> {
+    Ok(Stage::new(source, String::new()).await?.info)
 }
 
 impl Claim {
