@@ -43,9 +43,9 @@ impl Project {
     }
 
     /// Takes all steps, with `variables` set. What they print.
-    fn build(&self, home: &Home, tools: &Path, variables: &[(&str, &Path)]) -> String {
+    fn build(&self, home: &Home, tools: &[PathBuf], variables: &[(&str, &Path)]) -> String {
         let ours = taskwright_tests::binary::taskwright();
-        let mut paths = vec![tools.to_owned(), ours.parent().unwrap().to_owned()];
+        let mut paths = [tools, &[ours.parent().unwrap().to_owned()]].concat();
         let found = std::env::var_os("PATH").unwrap_or_default();
         paths.extend(std::env::split_paths(&found));
         let mut shell = home.command(Path::new("/bin/sh"));
@@ -134,7 +134,7 @@ fn a_runtime_in_python_is_built_as_told_and_serves() {
     };
     let home = Home::new();
     let project = Project::write(&home, "python", &["python3 -m venv", "pip install"]);
-    let said = project.build(&home, &toolchain.join("venv/bin"), &[]);
+    let said = project.build(&home, &[toolchain.join("venv/bin")], &[]);
     let wanted = ["Ran 6 tests", "It would be loaded.", "16 claims, 0 failed"];
     check_that_it_said(&said, &wanted);
     project.check_that_it_serves(home, "wasm");
@@ -153,8 +153,59 @@ fn a_runtime_in_javascript_is_built_as_told_and_serves() {
         ("npm_config_cache", &*cache),
         ("npm_config_prefer_offline", Path::new("true")),
     ];
-    let said = project.build(&home, &toolchain, &variables);
+    let said = project.build(&home, &[], &variables);
     let wanted = ["# pass 6", "It would be loaded.", "16 claims, 0 failed"];
+    check_that_it_said(&said, &wanted);
+    project.check_that_it_serves(home, "wasm");
+}
+
+#[test]
+fn a_runtime_in_c_is_built_as_told_and_serves() {
+    let Some(toolchain) = toolchain("c") else {
+        return;
+    };
+    let home = Home::new();
+    let project = Project::write(&home, "c", &["apt-get install", "xargs cargo install"]);
+    let said = project.build(&home, &[toolchain.join("bin")], &[]);
+    let wanted = [
+        "all claims hold",
+        "It would be loaded.",
+        "16 claims, 0 failed",
+    ];
+    check_that_it_said(&said, &wanted);
+    project.check_that_it_serves(home, "wasm");
+}
+
+#[test]
+fn a_runtime_in_go_is_built_as_told_and_serves() {
+    let Some(toolchain) = toolchain("go") else {
+        return;
+    };
+    let home = Home::new();
+    let project = Project::write(&home, "go", &["xargs cargo install", "go mod tidy"]);
+    let adapter = "wasi_snapshot_preview1.reactor.wasm";
+    fs::copy(toolchain.join("adapter.wasm"), project.folder.join(adapter)).unwrap();
+    // In the place of `go mod tidy`, which asks the proxy of modules.
+    let module = toolchain.join("pkg").canonicalize().unwrap();
+    let work = format!(
+        "go 1.27.1\nuse ./{NAME}\nreplace go.bytecodealliance.org/pkg => {}\n",
+        module.display()
+    );
+    home.file("go.work", work);
+    let cache = toolchain.join("cache");
+    let variables = [
+        ("GOCACHE", &*cache),
+        ("GOFLAGS", Path::new("-modcacherw")),
+        ("GOPROXY", Path::new("off")),
+        ("GOTOOLCHAIN", Path::new("local")),
+    ];
+    let tools = [toolchain.join("venv/bin"), toolchain.join("bin")];
+    let said = project.build(&home, &tools, &variables);
+    let wanted = [
+        "ok  \twit_component/decide",
+        "It would be loaded.",
+        "16 claims, 0 failed",
+    ];
     check_that_it_said(&said, &wanted);
     project.check_that_it_serves(home, "wasm");
 }
@@ -163,7 +214,7 @@ fn a_runtime_in_javascript_is_built_as_told_and_serves() {
 fn a_runtime_as_a_script_is_checked_as_told_and_serves() {
     let home = Home::new();
     let project = Project::write(&home, "script", &[]);
-    let said = project.build(&home, home.path(), &[]);
+    let said = project.build(&home, &[], &[]);
     let wanted = [
         "engine   the built-in one",
         "It would be loaded.",

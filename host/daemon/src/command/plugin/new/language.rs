@@ -16,6 +16,10 @@ pub(super) enum Language {
     Python,
     /// A module for componentize-qjs
     Javascript,
+    /// For Go's own compiler, with bindings by wit-bindgen
+    Go,
+    /// For Clang, with bindings by wit-bindgen
+    C,
     /// A text that the built-in engine of scripts runs: nothing to build
     Script,
 }
@@ -41,6 +45,14 @@ const JAVASCRIPT: &[File] = files!(
     "examples/hello-javascript": ".gitignore", "README.md", "decide.js", "decide.test.js",
     "hello.toml", "package-lock.json", "package.json", "plugin.js", "wit/world.wit",
 );
+const GO: &[File] = files!(
+    "examples/hello-go": ".gitignore", "README.md", "decide/decide.go", "decide/decide_test.go",
+    "export_taskwright_plugin_runtime/runtime.go", "hello.toml", "tools.txt", "wit/world.wit",
+);
+const C: &[File] = files!(
+    "examples/hello-c": ".gitignore", "Makefile", "README.md", "decide.c", "decide.h",
+    "hello.toml", "plugin.c", "test_decide.c", "tools.txt",
+);
 const SCRIPT: &[File] = files!(
     "examples/hello-script": "README.md", "hello.rhai", "hello.toml",
 );
@@ -59,6 +71,8 @@ impl Language {
             Self::Rust => RUST,
             Self::Python => PYTHON,
             Self::Javascript => JAVASCRIPT,
+            Self::Go => GO,
+            Self::C => C,
             Self::Script => SCRIPT,
         }
     }
@@ -67,8 +81,8 @@ impl Language {
     /// they are, whether they are used or not, the project has a world of its own.
     pub(super) fn contract_folder(self) -> Option<&'static str> {
         match self {
-            Self::Rust => Some("wit"),
-            Self::Python | Self::Javascript => Some("wit/deps/taskwright-plugin"),
+            Self::Rust | Self::C => Some("wit"),
+            Self::Python | Self::Javascript | Self::Go => Some("wit/deps/taskwright-plugin"),
             Self::Script => None,
         }
     }
@@ -98,6 +112,21 @@ impl Language {
                 "componentize-py -d wit -w runtime-plugin componentize plugin -o hello.wasm",
             ],
             Self::Javascript => &["npm ci", "npm test", "npm run build"],
+            Self::Go => &[
+                "xargs cargo install --locked < tools.txt",
+                "wit-bindgen go wit --world runtime-plugin",
+                "go mod tidy",
+                "go test ./decide",
+                "GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags=-checklinkname=0 -o core.wasm",
+                "wasm-tools component embed wit --world runtime-plugin core.wasm -o core.wasm",
+                "wasm-tools component new core.wasm --adapt wasi_snapshot_preview1.reactor.wasm -o hello.wasm",
+            ],
+            Self::C => &[
+                "apt-get install clang lld wasi-libc libclang-rt-dev-wasm32 make",
+                "xargs cargo install --locked < tools.txt",
+                "make test",
+                "make",
+            ],
             Self::Script => &[],
         }
     }
