@@ -191,7 +191,7 @@ fn a_runtime_in_go_is_built_as_told_and_serves() {
         "go 1.27.1\nuse ./{NAME}\nreplace go.bytecodealliance.org/pkg => {}\n",
         module.display()
     );
-    home.file("go.work", work);
+    let _beside = home.file("go.work", work);
     let cache = toolchain.join("cache");
     let variables = [
         ("GOCACHE", &*cache),

@@ -226,6 +226,40 @@ fn a_script_needs_the_grant_of_processes_and_gets_no_other_text() {
 }
 
 #[test]
+fn a_script_is_checked_and_inspected_without_a_daemon() {
+    let home = Home::new();
+    let file = home.file("tell.rhai", telling(1));
+    let lent = home.file("tell.toml", LENT);
+    let file = file.to_str().unwrap();
+    let checked = home.taskwright(&["plugin", "check", file]).expect(0);
+    for line in [
+        "engine   the built-in one",
+        "says     version 1, takes process",
+        "wants    process",
+        "It would be loaded.",
+    ] {
+        assert!(checked.stdout.contains(line), "{}", checked.stdout);
+    }
+    let words = ["plugin", "inspect", file, "-o", "json"];
+    let inspected = home.taskwright(&words).expect(0).json();
+    assert_eq!(inspected["kinds"], json!(["process"]), "{inspected:#}");
+
+    // Whatever is wrong is told at once.
+    std::fs::remove_file(lent).unwrap();
+    let _slip = home.file("tell.rhai", script(1, "let argv = [\"a\" \"b\"];"));
+    let words = ["plugin", "check", file, "-o", "json"];
+    let refused = home.taskwright(&words).expect(1).json();
+    assert_eq!(refused["loads"], false);
+    let [lent, slip] = &refused["refusals"].as_array().unwrap()[..] else {
+        panic!("{refused:#}");
+    };
+    assert!(lent.as_str().unwrap().contains("may not use `process`"));
+    let slip = slip.as_str().unwrap();
+    assert!(slip.starts_with("tell.rhai:4:"), "{slip}");
+    assert!(slip.contains("`let argv = [\"a\" \"b\"];`"), "{slip}");
+}
+
+#[test]
 fn bwrap_runs_a_command_in_a_sandbox() {
     let folder = holding(&[
         ("bwrap.rhai", BWRAP.as_bytes()),

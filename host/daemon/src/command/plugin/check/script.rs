@@ -108,7 +108,7 @@ impl Looked {
         } = self;
         let mut lines = vec![
             ("script", format!("{name}, {size} bytes, sha256 {digest}")),
-            ("engine", "the built-in one, read by it just now".to_owned()),
+            ("engine", "the built-in one, which has read it".to_owned()),
         ];
         if let Some(info) = &self.info {
             let kinds = info.kinds.join(", ");
