@@ -90,6 +90,7 @@ impl Languages {
             let place = folder.join(toolchain.language);
             if let Err(error) = toolchain.make_in(&place) {
                 let why = format!("{error:#}");
+                fs::create_dir_all(&place)?;
                 fs::write(place.join(NOT_MADE), &why)?;
                 not_run.push((toolchain.language, why));
             }
