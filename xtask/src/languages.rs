@@ -105,14 +105,14 @@ impl Languages {
 
     /// Says which languages are not tested.
     pub(crate) fn tell(&self) {
-        let words: Vec<String> = self
-            .not_run
-            .iter()
-            .map(|(language, why)| format!("\n    {language}: {}", why.replace('\n', "\n      ")))
-            .collect();
-        match words.as_slice() {
-            [] => eprintln!("    languages not run: none"),
-            words => eprintln!("    languages not run: {}", words.concat()),
+        let names: Vec<&str> = self.not_run.iter().map(|(language, _)| *language).collect();
+        let names = match names.as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        eprintln!("    languages not run: {names}");
+        for (_, why) in &self.not_run {
+            eprintln!("      {}", why.replace('\n', "\n        "));
         }
     }
 }
