@@ -236,3 +236,21 @@ fn policy_test_tells_what_would_happen_and_submits_nothing() {
     let told = folder.daemon.taskwright(&words);
     assert!(told.stderr.contains("no-such.rhai"), "{}", told.stderr);
 }
+
+#[test]
+fn a_policy_that_cannot_be_loaded_lets_nothing_pass() {
+    let folder = holding(&[
+        ("gate.rhai", b"fn review(request) {"),
+        ("gate.toml", b"[policy]\nlabels = [\"gated\"]\n"),
+    ]);
+    let client = folder.client();
+    let mut task = flat("gated", &["true"]);
+    task["labels"] = json!({"gated": ""});
+    let held = client.post("/tasks", &task).expect(201).json();
+    let hold = &held["review"]["hold"];
+    assert_eq!(hold["reason"], "policy-error", "{held:#}");
+    assert_eq!(exit_code(&client.run(&flat("free", &["true"]))), 0);
+    folder.put("gate.rhai", review("()"));
+    let ended = client.until_ended("gated", SOON);
+    assert_eq!(exit_code(&ended), 0, "{ended:#}");
+}

@@ -130,12 +130,15 @@ impl Folders {
     async fn take_in(&self, name: &str, found: &Found) {
         let (owned, found, rules) = (name.to_owned(), found.clone(), Arc::clone(&self.rules));
         let origin = found.component.display().to_string();
+        let lent = found.lent.clone();
         let read = tokio::task::spawn_blocking(move || source(&owned, &found, &rules)).await;
         let loaded = match read {
             Ok(Ok(source)) => self.runtimes.load(source).await.map_err(Into::into),
             Ok(Err(error)) => {
                 let message = format!("{error:#}");
-                self.runtimes.refuse(name, &origin, message);
+                // It may be a policy all the same, and then its tasks must not pass unseen.
+                let terms = lent.and_then(|path| read_lent(&path).ok()?.policy);
+                self.runtimes.refuse(name, &origin, message, terms);
                 Err(error)
             }
             Err(error) => Err(error.into()),

@@ -50,8 +50,9 @@ pub struct PluginSource {
     pub grants: Grants,
     /// What one of its calls may use, where that is not what the engine's calls may.
     pub limits: Option<CallLimits>,
-    /// What the operator says of it, if it is a policy.
-    pub policy: PolicyTerms,
+    /// What the operator says of it as a policy. Said of one that cannot be loaded, it is a policy
+    /// that gives no verdict: what was to be reviewed must not pass because a file is broken.
+    pub policy: Option<PolicyTerms>,
 }
 
 /// A text that an engine of scripts runs. The engine reads both as settings.
@@ -279,13 +280,21 @@ pub(crate) async fn load(
         name: identity.name.to_string(),
         version: described.version,
         roles: exports.roles(),
-        policy: exports.policy.is_some().then_some(source.policy),
+        policy: exports
+            .policy
+            .is_some()
+            .then(|| source.policy.unwrap_or_default()),
         kinds: described.kinds,
         source: source.origin,
         digest,
         exports: inspection.profile.exports,
         imports: inspection.profile.imports,
-        grants: identity.grants.capabilities.iter().map(Capability::to_string).collect(),
+        grants: identity
+            .grants
+            .capabilities
+            .iter()
+            .map(Capability::to_string)
+            .collect(),
         config_schema: Some(described.config_schema).filter(|schema| !schema.is_empty()),
         health: Ok(()),
         refused: None,

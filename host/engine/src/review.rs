@@ -37,7 +37,7 @@ impl Policies for Runtimes {
     ) -> BoxFuture<'_, Result<PolicyVerdict, String>> {
         let found = self.named(policy);
         Box::pin(async move {
-            let plugin = found.ok_or("it is not loaded any more")?;
+            let plugin = found.ok_or("it is not loaded; `/plugins` says why")?;
             let export = plugin.loaded.exports.policy.as_ref();
             let export = export.ok_or("it is no policy any more")?;
             if asked.document.len() > MOST_DOCUMENT_BYTES {

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use taskwright_capability::container::LEAST_MEMORY_BYTES;
 use taskwright_control::port::{
-    PluginInfo, Plugins, PolicyEntry, Role, SpecProblem, Step, Stepped, Strategies, StrategyError,
-    StrategyEvent, StrategyTask,
+    PluginInfo, Plugins, PolicyEntry, PolicyTerms, Role, SpecProblem, Step, Stepped, Strategies,
+    StrategyError, StrategyEvent, StrategyTask,
 };
 use taskwright_model::{Restriction, RuntimeName, TaskSpec};
 use tokio::sync::watch;
@@ -42,7 +42,9 @@ pub struct Runtimes {
     retired: RwLock<BTreeMap<RuntimeName, Arc<Plugin>>>,
     /// What was to be loaded last and could not be, by the name it has for the operator.
     refused: RwLock<BTreeMap<String, Refused>>,
-    /// The policies among `plugins`, in the order in which they are asked.
+    /// Policies that should be there and could not be loaded.
+    missing: RwLock<BTreeMap<String, PolicyTerms>>,
+    /// The policies among `plugins` and the missing ones, in the order in which they are asked.
     policies: RwLock<Arc<[PolicyEntry]>>,
     /// The observers among `plugins`.
     observers: watch::Sender<Arc<[String]>>,
@@ -70,6 +72,7 @@ impl Runtimes {
             plugins: RwLock::default(),
             retired: RwLock::default(),
             refused: RwLock::default(),
+            missing: RwLock::default(),
             policies: RwLock::new([].into()),
             observers: watch::Sender::new([].into()),
         }
@@ -82,17 +85,19 @@ impl Runtimes {
     /// [`LoadError`]; then what was loaded before is still there.
     pub async fn load(&self, source: PluginSource) -> Result<PluginInfo, LoadError> {
         let (plugin, origin) = (source.name.clone(), source.origin.clone());
+        let terms = source.policy.clone();
         let loaded = load::load(&self.engine, &*self.compiler, &self.host, source).await;
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(fault) => {
-                self.refuse(&plugin, &origin, fault.to_string());
+                self.refuse(&plugin, &origin, fault.to_string(), terms);
                 return Err(LoadError { plugin, fault });
             }
         };
         let info = loaded.info.clone();
         let name = loaded.identity.name.clone();
         self.refused.write().remove(name.as_str());
+        self.missing.write().remove(name.as_str());
         self.retired.write().remove(&name);
         let plugin = Arc::new(Plugin::new(loaded));
         self.plugins.write().insert(name, plugin);
@@ -115,8 +120,13 @@ impl Runtimes {
                 terms: info.policy.clone().unwrap_or_default(),
             })
             .collect();
-        // By name already.
-        policies.sort_by_key(|entry| entry.terms.order);
+        for (name, terms) in &*self.missing.read() {
+            if !policies.iter().any(|entry| entry.name == *name) {
+                let (name, terms) = (name.clone(), terms.clone());
+                policies.push(PolicyEntry { name, terms });
+            }
+        }
+        policies.sort_by(|a, b| (a.terms.order, &a.name).cmp(&(b.terms.order, &b.name)));
         *self.policies.write() = policies.into();
         let observers: Arc<[String]> = with(Role::Observer).map(|info| info.name.clone()).collect();
         self.observers.send_if_modified(|known| {
@@ -142,8 +152,13 @@ impl Runtimes {
         self.observers.subscribe()
     }
 
-    /// Tells people of a plugin that could not even be read, until it can be.
-    pub fn refuse(&self, plugin: &str, origin: &str, message: String) {
+    /// Tells people of a plugin that could not even be read, until it can be. Where it is a policy
+    /// by the operator's word and none of that name serves, it is asked and gives no verdict.
+    pub fn refuse(&self, plugin: &str, origin: &str, message: String, policy: Option<PolicyTerms>) {
+        if let Some(terms) = policy {
+            self.missing.write().insert(plugin.to_owned(), terms);
+            self.note_roles();
+        }
         loads(plugin, "refused").increment(1);
         let mut refused = self.refused.write();
         if refused.len() < MOST_REFUSED || refused.contains_key(plugin) {
@@ -155,6 +170,9 @@ impl Runtimes {
     /// A plugin is not there any more: no task begins with it, and those that did go on.
     pub fn retire(&self, plugin: &str) {
         self.refused.write().remove(plugin);
+        if self.missing.write().remove(plugin).is_some() {
+            self.note_roles();
+        }
         let Ok(name) = RuntimeName::parse(plugin) else {
             return;
         };

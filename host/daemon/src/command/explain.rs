@@ -36,14 +36,21 @@ fn describe(task: &Value, review: &Value, colours: Colours) -> String {
         told.push_str(&tame(text));
         told.push('\n');
     };
-    let state = word(task, "state");
+    let (name, state) = (word(task, "name"), word(task, "state"));
     match task.get("outcome") {
-        Some(outcome) => line(&format!(
-            "{} has {state}: {}",
-            word(task, "name"),
-            [word(outcome, "cause"), word(outcome, "message")].join(" ")
-        )),
-        None => line(&format!("{} is {state}", word(task, "name"))),
+        Some(outcome) => {
+            let code = outcome.get("exitCode").map(Value::to_string);
+            let how = [word(outcome, "cause"), code.as_deref().unwrap_or_default()];
+            let why = match word(outcome, "message") {
+                "" => String::new(),
+                message => format!(": {message}"),
+            };
+            line(&format!(
+                "{name} has {state} ({}){why}",
+                how.join(" ").trim()
+            ));
+        }
+        None => line(&format!("{name} is {state}")),
     }
     if review.is_null() {
         line("No policy was asked about it.");

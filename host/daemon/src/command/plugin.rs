@@ -140,7 +140,7 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
         table.row(vec![
             text(plugin, "name").into(),
             text(plugin, "version").into(),
-            text(plugin, "kinds").into(),
+            kinds(plugin).into(),
             text(plugin, "source").into(),
             health,
             text(plugin, "calls").into(),
@@ -149,6 +149,17 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
     }
     output::print(&(table.render(Colours::of_stdout()) + &troubles))?;
     Ok(Code::DONE)
+}
+
+/// The kinds of work that it takes; of what takes none, what it is instead.
+fn kinds(plugin: &Value) -> String {
+    match text(plugin, "kinds") {
+        kinds if kinds.is_empty() => match text(plugin, "roles") {
+            roles if roles.is_empty() => roles,
+            roles => format!("({roles})"),
+        },
+        kinds => kinds,
+    }
 }
 
 async fn inspect(args: InspectArgs) -> anyhow::Result<Code> {

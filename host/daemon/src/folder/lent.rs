@@ -46,7 +46,7 @@ pub(crate) struct Lent {
     /// `None`: those of every plugin.
     pub(crate) limits: Option<CallLimits>,
     /// What is said of it as a policy.
-    pub(crate) policy: PolicyTerms,
+    pub(crate) policy: Option<PolicyTerms>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,11 +88,7 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Lent> {
     Ok(Lent {
         grants,
         limits: document.limits.map(limits).transpose()?,
-        policy: document
-            .policy
-            .map(terms::read)
-            .transpose()?
-            .unwrap_or_default(),
+        policy: document.policy.map(terms::read).transpose()?,
     })
 }
 

@@ -13,7 +13,7 @@ use taskwright_api::{
 };
 use taskwright_capability::{Capability, ContainerHost, Grants};
 use taskwright_control::observe::{Observing, observe};
-use taskwright_control::port::{BUILT_IN, Clock as _, PolicyTerms, Recovered, Strategies};
+use taskwright_control::port::{BUILT_IN, Clock as _, Recovered, Strategies};
 use taskwright_control::{Control, Parts, Running};
 use taskwright_cri::CriHost;
 use taskwright_engine::{Containers, Engine, EngineConfig, Host, PluginSource, Runtimes};
@@ -335,7 +335,7 @@ async fn load_plugins(
             script: None,
             grants: grants(plugin, config),
             limits: None,
-            policy: PolicyTerms::default(),
+            policy: None,
         };
         built_in.insert(source.name.clone(), source.clone());
         runtimes

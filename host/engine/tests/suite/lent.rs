@@ -20,6 +20,7 @@ pub(crate) fn borrower(grants: Grants) -> PluginSource {
         script: None,
         grants,
         limits: None,
+        policy: None,
     }
 }
 

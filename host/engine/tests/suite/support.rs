@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use taskwright_capability::fake::FakeProcessHost;
 use taskwright_capability::{Capability, Grants};
-use taskwright_control::port::{PolicyTerms, Stepped, Strategies, StrategyTask};
+use taskwright_control::port::{Stepped, Strategies, StrategyTask};
 use taskwright_engine::{
     CallLimits, CompileError, Compiler, Engine, EngineConfig, Host, LoadError, PluginSource,
     Runtimes, Script, compile_component,
@@ -112,7 +112,7 @@ pub(crate) fn process() -> PluginSource {
         script: None,
         grants: Grants::of(&[Capability::Process]),
         limits: None,
-        policy: PolicyTerms::default(),
+        policy: None,
     }
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn script(text: &str) -> PluginSource {
         }),
         grants: Grants::of(&[Capability::Process]),
         limits: None,
-        policy: PolicyTerms::default(),
+        policy: None,
     }
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn misbehaving(settings: &[(&str, &str)]) -> PluginSource {
         script: None,
         grants,
         limits: None,
-        policy: PolicyTerms::default(),
+        policy: None,
     }
 }
 

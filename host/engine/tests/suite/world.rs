@@ -76,7 +76,7 @@ async fn refused(component: Vec<u8>, grants: &[Capability]) -> String {
         script: None,
         grants: Grants::of(grants),
         limits: None,
-        policy: taskwright_control::port::PolicyTerms::default(),
+        policy: None,
     };
     let error = bench.runtimes.load(source).await.unwrap_err();
     bench.check_that_others_work().await;

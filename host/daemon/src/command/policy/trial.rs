@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use taskwright_api::TaskDocuments;
 use taskwright_control::port::{
-    BUILT_IN, Clock, Documents as _, PluginInfo, PolicyTerms, Role, Strategies as _,
+    BUILT_IN, Clock, Documents as _, PluginInfo, Role, Strategies as _,
 };
 use taskwright_control::review::Reviewer;
 use taskwright_engine::{PluginSource, Runtimes};
@@ -131,7 +131,7 @@ async fn load(runtimes: &Runtimes, policies: &[PathBuf]) -> anyhow::Result<()> {
             script: None,
             grants: taskwright_capability::Grants::of(plugin.grants),
             limits: None,
-            policy: PolicyTerms::default(),
+            policy: None,
         };
         runtimes
             .load(source)
