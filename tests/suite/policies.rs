@@ -131,6 +131,11 @@ fn a_question_outlives_the_daemon_and_is_answered_from_the_command_line() {
         let held = client.post("/tasks", &flat(name, &["true"])).expect(201);
         assert_eq!(held.json()["review"]["hold"]["reason"], "asked");
     }
+    let listed = folder.daemon.taskwright(&["list"]).expect(0).stdout;
+    assert!(listed.contains("held"), "{listed}");
+    let words = ["submit", "--name", "told", "--", "true"];
+    let told = folder.daemon.taskwright(&words).expect(0).stderr;
+    assert!(told.contains("taskwright approve told"), "{told}");
     folder.daemon.kill();
     folder.daemon.start_again();
     let told = explained(&folder, "yes");

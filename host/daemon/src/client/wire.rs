@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::exit::Code;
+use crate::output::style::tame;
 use crate::units::human_duration;
 
 /// A task.
@@ -47,12 +48,32 @@ impl<'a> TaskView<'a> {
         self.text("/id").unwrap_or_default()
     }
 
-    /// Its state; `deleting` while it is being removed.
+    /// Its state; `deleting` while it is being removed, `held` while policies hold it back.
     pub(crate) fn state(self) -> &'a str {
         if self.text("/deletionTimestamp").is_some() {
             return "deleting";
         }
+        if self.hold().is_some() {
+            return "held";
+        }
         self.text("/state").unwrap_or("unknown")
+    }
+
+    /// Why policies hold it back, in a sentence with the next step.
+    pub(crate) fn hold(self) -> Option<String> {
+        let hold = self.0.pointer("/review/hold")?;
+        let message = tame(hold.pointer("/message").and_then(Value::as_str)?);
+        let name = tame(self.name());
+        Some(match hold.pointer("/reason").and_then(Value::as_str) {
+            Some("asked") => format!(
+                "task {name} is held until somebody approves or denies it: {message}\n  hint: \
+                 `taskwright approve {name}` or `taskwright deny {name}`"
+            ),
+            _ => format!(
+                "task {name} is held until a policy gives a verdict: {message}\n  hint: \
+                 `taskwright explain {name}` says which"
+            ),
+        })
     }
 
     /// Whether it has ended.

@@ -72,6 +72,9 @@ async fn to_the_end(
     let submitted = client.submit(task, Some(&key)).await?;
     let name = TaskView(&submitted).name().to_owned();
     let id = TaskView(&submitted).id().to_owned();
+    if let Some(hold) = TaskView(&submitted).hold() {
+        output::note(&format!("taskwright: {hold}"));
+    }
     let progress = Progress::new(args.quiet, Until::Running);
     let followed = tokio::select! {
         followed = follow::follow(client, &name, Wanted::Both, None, || progress.end()) => followed,

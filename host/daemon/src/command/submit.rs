@@ -10,7 +10,7 @@ use super::{manifest, wait};
 use crate::cli::ConnectArgs;
 use crate::client::wire::TaskView;
 use crate::exit::Code;
-use crate::output::{OutputArgs, tasks};
+use crate::output::{OutputArgs, note, tasks};
 
 #[derive(Debug, Args)]
 pub(crate) struct SubmitArgs {
@@ -50,7 +50,12 @@ pub(crate) async fn carry_out(args: SubmitArgs) -> anyhow::Result<Code> {
                 _ => format!("{key}/{}", TaskView(task).name()),
             });
         match client.submit(task, key.as_deref()).await {
-            Ok(task) => submitted.push(task),
+            Ok(task) => {
+                if let Some(hold) = TaskView(&task).hold().filter(|_| !args.output.quiet) {
+                    note(&format!("taskwright: {hold}"));
+                }
+                submitted.push(task);
+            }
             Err(error) => {
                 // What was accepted so far runs: say so before the error.
                 tasks::show_many(args.output.format(), &submitted)?;
