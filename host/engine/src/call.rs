@@ -28,6 +28,9 @@ use crate::wasi;
 const MOST_NAMED: usize = 4;
 /// Bytes of a guest's last words in the message of a trap.
 const MOST_LAST_WORDS: usize = 400;
+/// Host functions that one call may wait for. Whoever asks for more does nothing else, and would
+/// look as if the host were slow.
+const MOST_WAITS: u32 = 1000;
 /// What a Rust guest prints that did not mean to give up.
 const PANIC: &str = "panicked at";
 
@@ -99,6 +102,8 @@ pub(crate) struct Account {
     pub(crate) lines: u32,
     /// Time spent in host functions that wait.
     pub(crate) in_host: Duration,
+    /// How many host functions it waited for.
+    pub(crate) waits: u32,
     /// The host function it waits in.
     pub(crate) waits_in: Option<&'static str>,
 }
@@ -120,6 +125,10 @@ impl CallState {
         function: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> wasmtime::Result<T> {
+        self.account.waits += 1;
+        if self.account.waits > MOST_WAITS {
+            return Err(wasmtime::Error::new(Flood));
+        }
         self.account.waits_in = Some(function);
         let since = Instant::now();
         let answer = tokio::spawn(work).await;
@@ -133,6 +142,11 @@ impl CallState {
 #[derive(Debug, thiserror::Error)]
 #[error("the host function failed: {0}")]
 struct HostPanic(String);
+
+/// The guest did not stop calling.
+#[derive(Debug, thiserror::Error)]
+#[error("it called the host more than {MOST_WAITS} times in one call")]
+struct Flood;
 
 /// A call that is over.
 pub(crate) struct Finished<T> {

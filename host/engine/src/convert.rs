@@ -189,6 +189,8 @@ fn submitted_at(field: &str) -> String {
     let first = field.split('/').next().unwrap_or_default();
     if AT_THE_TOP.contains(&first) {
         format!("/{field}")
+    } else if field.is_empty() {
+        "/spec".to_owned()
     } else {
         format!("/spec/{field}")
     }

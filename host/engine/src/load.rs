@@ -141,13 +141,27 @@ pub enum LoadFault {
     },
 }
 
+/// Refusals that are told; a component may have as many as it has imports.
+const MOST_TOLD: usize = 50;
+
 /// Each refusal with its next step, on a line of its own where there are several.
 fn sentences(refusals: &[Refusal]) -> String {
-    let lines = refusals.iter().map(|refusal| match refusal.hint() {
-        Some(hint) => format!("{refusal}\n  hint: {hint}"),
-        None => refusal.to_string(),
+    let told = refusals.iter().take(MOST_TOLD).map(|refusal| {
+        let sentence = convert::text(refusal.to_string());
+        match refusal.hint() {
+            Some(hint) => format!("{sentence}\n  hint: {hint}"),
+            None => sentence,
+        }
     });
-    lines.collect::<Vec<_>>().join("\n")
+    let mut lines: Vec<String> = told.collect();
+    if let Some(more) = refusals
+        .len()
+        .checked_sub(MOST_TOLD)
+        .filter(|&more| more > 0)
+    {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
 }
 
 /// What can be said of a component without loading it.

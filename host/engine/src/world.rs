@@ -13,6 +13,7 @@ use wit_parser::{InterfaceId, Resolve, SourceMap, WorldId, WorldItem};
 
 use crate::convert;
 
+mod outline;
 mod refusal;
 mod shape;
 
@@ -46,6 +47,8 @@ const INERT: [&str; 6] = [
 const HTTP: [&str; 2] = ["wasi:http/types", "wasi:http/outgoing-handler"];
 /// The version of them that Wasmtime has.
 const HTTP_VERSION: &str = "0.2.12";
+/// Interfaces of each side that people are told of.
+const MOST_TOLD: usize = 100;
 
 /// What a component is and needs, by its own account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +83,7 @@ impl World {
         if !component.starts_with(WASM) {
             return Err("it does not begin as WebAssembly does".to_owned());
         }
+        outline::check(component)?;
         match wit_component::decode(component) {
             Ok(DecodedWasm::Component(resolve, world)) => Ok(Self { resolve, world }),
             Ok(DecodedWasm::WitPackage(..)) => {
@@ -100,7 +104,7 @@ impl World {
         for found in self.interfaces(Side::Exports) {
             let role = ROLES.iter().find(|(interface, _)| found.name == *interface);
             profile.roles.extend(role.map(|(_, role)| *role));
-            profile.exports.push(found.full_name());
+            tell(&mut profile.exports, found.full_name());
         }
         for found in self.interfaces(Side::Imports) {
             if found.is_inert() {
@@ -112,7 +116,7 @@ impl World {
             {
                 profile.wants.push(capability);
             }
-            profile.imports.push(found.full_name());
+            tell(&mut profile.imports, found.full_name());
         }
         profile.may_use.sort_unstable();
         profile.may_use.dedup();
@@ -242,6 +246,13 @@ impl World {
                 }
             }
         }
+    }
+}
+
+/// Adds a name to a list for people, as long as it is one that somebody would read.
+fn tell(list: &mut Vec<String>, name: String) {
+    if list.len() < MOST_TOLD {
+        list.push(convert::text(name));
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use taskwright_capability::Capability;
 
-use super::ROLES;
+use super::{OURS, ROLES};
 
 /// One thing that does not fit. What to do about it, if anything, is in [`Refusal::hint`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,10 +111,13 @@ impl fmt::Display for Refusal {
                 interface,
                 theirs,
                 ours,
-            } => write!(
-                f,
-                "it {side} `{interface}@{theirs}`, but this host speaks `{interface}@{ours}`"
-            ),
+            } => {
+                match theirs.is_empty() {
+                    true => write!(f, "it {side} `{interface}` without a version")?,
+                    false => write!(f, "it {side} `{interface}@{theirs}`")?,
+                }
+                write!(f, ", but this host speaks `{interface}@{ours}`")
+            }
             Self::UnknownImport { interface } => {
                 write!(f, "it imports `{interface}`, which this host does not have")
             }
@@ -167,8 +170,11 @@ impl Refusal {
                     "add `{line}` under `{table}` in {plugin}.toml beside it to lend it"
                 ))
             }
-            Self::Version { .. } | Self::Shape { .. } => {
+            Self::Version { .. } | Self::Shape { .. } | Self::MissingFunction { .. } => {
                 Some("build it against the WIT of this host".to_owned())
+            }
+            Self::AsyncFunction { .. } => {
+                Some("build it against the WIT of this host, which has no async func".to_owned())
             }
             Self::NewerFunction { .. } => {
                 Some("update this host, or build against its WIT".to_owned())
@@ -178,10 +184,16 @@ impl Refusal {
                  WASI: build it without, or stub it"
                     .to_owned(),
             ),
-            Self::NoKind { .. }
-            | Self::UnknownImport { .. }
-            | Self::MissingFunction { .. }
-            | Self::AsyncFunction { .. } => None,
+            Self::UnknownImport { interface } if interface.starts_with(OURS) => Some(
+                "update this host, or build it without: `taskwright version` says what this one has"
+                    .to_owned(),
+            ),
+            Self::UnknownImport { .. } => {
+                Some("build it without: plugins import `taskwright:plugin` and WASI only".to_owned())
+            }
+            Self::NoKind { .. } => Some(
+                "export one of them, as a project made by `taskwright plugin new` does".to_owned(),
+            ),
         }
     }
 }

@@ -54,8 +54,14 @@ impl Comparison<'_> {
         match (ours, theirs) {
             (None, None) => None,
             (Some(one), Some(other)) => self.types(one, other, place, depth),
-            (Some(_), None) => Some(format!("{place} is missing in the plugin")),
-            (None, Some(_)) => Some(format!("{place} is there in the plugin only")),
+            (Some(one), None) => Some(format!(
+                "{place} is {} here, nothing in the plugin",
+                told(self.ours, one, 0)
+            )),
+            (None, Some(other)) => Some(format!(
+                "{place} is nothing here, {} in the plugin",
+                told(self.theirs, other, 0)
+            )),
         }
     }
 
@@ -63,34 +69,20 @@ impl Comparison<'_> {
         if depth > MOST_DEPTH {
             return Some(format!("{place} nests too deeply"));
         }
-        let (one, other) = (kind(self.ours, ours), kind(self.theirs, theirs));
-        let (one, other) = match (one, other) {
-            (Kind::Plain(one), Kind::Plain(other)) => {
-                return (one != other).then(|| {
-                    format!(
-                        "{place} is {} here, {} in the plugin",
-                        word(&one),
-                        word(&other)
-                    )
-                });
+        let found = match (kind(self.ours, ours), kind(self.theirs, theirs)) {
+            (Kind::Plain(one), Kind::Plain(other)) if one == other => return None,
+            (Kind::Defined(one), Kind::Defined(other)) => {
+                self.definitions(one, other, place, depth + 1)
             }
-            (Kind::Defined(one), Kind::Defined(other)) => (one, other),
-            (Kind::Plain(one), Kind::Defined(other)) => {
-                return Some(format!(
-                    "{place} is {} here, {} in the plugin",
-                    word(&one),
-                    other.as_str()
-                ));
-            }
-            (Kind::Defined(one), Kind::Plain(other)) => {
-                return Some(format!(
-                    "{place} is {} here, {} in the plugin",
-                    one.as_str(),
-                    word(&other)
-                ));
-            }
+            (Kind::Plain(_), _) | (_, Kind::Plain(_)) => Err(Unlike),
         };
-        self.definitions(one, other, place, depth + 1)
+        found.unwrap_or_else(|Unlike| {
+            Some(format!(
+                "{place} is {} here, {} in the plugin",
+                told(self.ours, ours, 0),
+                told(self.theirs, theirs, 0)
+            ))
+        })
     }
 
     fn definitions(
@@ -99,9 +91,9 @@ impl Comparison<'_> {
         theirs: &TypeDefKind,
         place: &str,
         depth: usize,
-    ) -> Option<String> {
+    ) -> Result<Option<String>, Unlike> {
         use TypeDefKind as K;
-        match (ours, theirs) {
+        Ok(match (ours, theirs) {
             (K::Record(one), K::Record(other)) => {
                 let fields = |record: &wit_parser::Record| {
                     record
@@ -160,12 +152,48 @@ impl Comparison<'_> {
             (K::Handle(Handle::Own(_)), K::Handle(Handle::Own(_)))
             | (K::Handle(Handle::Borrow(_)), K::Handle(Handle::Borrow(_)))
             | (K::Resource, K::Resource) => None,
-            (one, other) => Some(format!(
-                "{place} is a {} here, a {} in the plugin",
-                one.as_str(),
-                other.as_str()
-            )),
+            _ => return Err(Unlike),
+        })
+    }
+}
+
+/// Two types that have nothing in common whose parts could be compared.
+struct Unlike;
+
+/// A type in the words of WIT, in so many words as a message may have.
+fn told(resolve: &Resolve, given: &Type, depth: usize) -> String {
+    const MOST_WITHIN: usize = 4;
+    const MOST_MEMBERS: usize = 8;
+    if depth > MOST_WITHIN {
+        return "...".to_owned();
+    }
+    let within = |given: &Type| told(resolve, given, depth + 1);
+    let maybe = |given: &Option<Type>| given.as_ref().map_or_else(|| "_".to_owned(), within);
+    let found = match kind(resolve, given) {
+        Kind::Plain(plain) => return word(&plain).to_owned(),
+        Kind::Defined(found) => found,
+    };
+    match found {
+        TypeDefKind::Option(one) => format!("option<{}>", within(one)),
+        TypeDefKind::List(one) => format!("list<{}>", within(one)),
+        TypeDefKind::Result(both) => format!("result<{}, {}>", maybe(&both.ok), maybe(&both.err)),
+        TypeDefKind::Tuple(tuple) => {
+            let members = tuple.types.iter().take(MOST_MEMBERS).map(within);
+            let members: Vec<String> = members.collect();
+            format!("tuple<{}>", members.join(", "))
         }
+        other => match name(resolve, given) {
+            Some(name) => format!("the {} `{name}`", other.as_str()),
+            None => format!("a nameless {}", other.as_str()),
+        },
+    }
+}
+
+/// The name under which a type is used.
+fn name<'a>(resolve: &'a Resolve, given: &Type) -> Option<&'a str> {
+    match given {
+        Type::Id(id) => resolve.types.get(*id)?.name.as_deref(),
+        _ => None,
     }
 }
 

@@ -1,11 +1,36 @@
 //! Whatever a guest does: this call fails, in words, and the next one works.
+//!
+//! | what a plugin may do | shown by |
+//! |---|---|
+//! | loop without end, in code or in one long instruction | `an_endless_loop_uses_up_its_cpu_time`, `bulk_memory_work_without_end_is_ended_too` |
+//! | take memory without end | `a_memory_hog_meets_its_limit` |
+//! | recurse without end | `deep_recursion_ends_in_a_trap` |
+//! | sleep | `sleeping_meets_the_deadline_and_costs_no_cpu_time` |
+//! | trap, panic or exit in `validate`, `start`, `on-event` | `a_trap_in_any_export_ends_that_call_only` and the two after it |
+//! | the same in `describe` and `probe` | `a_plugin_that_cannot_describe_itself_is_not_loaded`, `a_probe_that_traps_is_ill_health` |
+//! | all of it as a policy or an observer | `roles::whatever_a_policy_or_an_observer_does_its_call_fails_alone`, `roles::a_role_that_cannot_describe_itself_is_not_loaded` |
+//! | answer with too much: state, problems, sentences, kinds, schemas | `a_huge_answer_is_not_taken`, `what_is_said_of_health_and_ends_is_cut`, `a_plugin_that_cannot_describe_itself_is_not_loaded` |
+//! | answer with too much: patches, reasons, questions | `roles::what_is_too_much_to_say_is_cut_or_not_taken` |
+//! | ask with too much | `a_huge_argument_is_not_taken`, `talking_too_much_is_cut_not_punished` |
+//! | call any function of the host without end | `imports::a_guest_that_calls_without_end_is_ended_by_its_own_fault` |
+//! | wait in any function of the host that is never answered | `imports::a_function_that_is_never_answered_ends_the_call_and_is_named` |
+//! | wait in one that meets a bug of ours | `imports::a_function_that_panics_is_not_the_plugins_fault` |
+//! | put a pipe where the host looks for a file | `imports::a_pipe_in_the_place_of_a_file_makes_nobody_wait` |
+//! | hang in many calls at a time | `a_crowd_of_calls_that_hang_leaves_turns_to_built_in_plugins`, `a_spinning_guest_leaves_its_thread_to_others` |
+//! | fail again and again | `roles::a_policy_that_only_fails_rests_and_is_not_asked`, and a hundred thousand times: `isolation` |
+//! | be no component, or a part of one | `world::bytes_that_are_no_component_are_named_so`, `hostile::a_file_that_is_cut_off_anywhere_is_refused` |
+//! | be too large | `world::a_component_that_is_too_large_is_not_even_read`, and at the daemon `plugins::huge_files_and_those_that_anybody_may_write_are_not_read` |
+//! | import everything, and what is not there | `hostile::a_component_that_imports_everything_is_told_some_of_it`, `hostile::interfaces_of_wasi_that_are_not_there_are_refused_with_their_name` |
+//! | consist of thousands of types, functions, instances, or of itself | the others of `hostile` |
+//! | miss the contract, in any function and any type of it | `corpus` |
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use taskwright_capability::fake::Mood;
-use taskwright_control::port::{Plugins, Strategies, StrategyError, StrategyEvent};
+use taskwright_control::port::{Plugins, Step, Strategies, StrategyError, StrategyEvent};
 use taskwright_engine::CallLimits;
+use taskwright_model::Outcome;
 
 use crate::support::{Bench, given, misbehaving, mischief, said, tight};
 
@@ -99,6 +124,30 @@ async fn sleeping_meets_the_deadline_and_costs_no_cpu_time() {
 async fn a_huge_answer_is_not_taken() {
     check(&provoke("start", "huge").await, "bytes of state");
     check(&provoke("validate", "huge").await, "");
+}
+
+#[tokio::test]
+async fn an_answer_of_many_mebibytes_is_not_even_copied() {
+    check(&provoke("start", "giant").await, "");
+}
+
+#[tokio::test]
+async fn what_is_said_of_health_and_ends_is_cut() {
+    let bench = Bench::with_misbehaving(&[("probe", "huge"), ("on-event", "huge")]).await;
+    let list = bench.runtimes.list().await;
+    let found = list.into_iter().find(|info| info.name == "misbehave");
+    let health = found.unwrap().health.unwrap_err();
+    assert!(health.len() <= 4 << 10, "{}", health.len());
+    let state = Arc::from(&b"kept"[..]);
+    let event = StrategyEvent::Recovered;
+    let ended = bench.runtimes.on_event(given(mischief()), state, event);
+    let Step::Done(Outcome::Lost { message }) = ended.await.unwrap().step else {
+        panic!("it said that the end is lost");
+    };
+    assert!(message.len() <= 4 << 10, "{}", message.len());
+    let bench = Bench::with_misbehaving(&[("start", "blame")]).await;
+    let error = bench.start(mischief()).await.unwrap_err();
+    assert!(error.len() <= 5 << 10, "{}", error.len());
 }
 
 #[tokio::test]
@@ -215,6 +264,7 @@ async fn a_plugin_that_cannot_describe_itself_is_not_loaded() {
         ("describe", "trap", "could not describe itself"),
         ("describe", "spin", "CPU time"),
         ("describe", "huge", "config-schema"),
+        ("describe", "many", "kinds of work"),
         ("name", "process", "it calls itself \"process\""),
     ];
     for (key, what, expected) in cases {

@@ -12,8 +12,8 @@ use taskwright_capability::fake::FakeProcessHost;
 use taskwright_capability::{Capability, Grants};
 use taskwright_control::port::{Stepped, Strategies, StrategyTask};
 use taskwright_engine::{
-    CallLimits, CompileError, Compiler, Engine, EngineConfig, Host, LoadError, PluginSource,
-    Runtimes, Script, compile_component,
+    CallLimits, CompileError, Compiler, Containers, Engine, EngineConfig, Host, LoadError,
+    PluginSource, Runtimes, Script, compile_component,
 };
 use taskwright_model::{
     Attempt, AttemptNumber, EnvVar, Namespace, ProcessSpec, RetryPolicy, RuntimeName, Task, TaskId,
@@ -44,6 +44,14 @@ impl Bench {
     }
 
     pub(crate) fn with(limits: CallLimits, folder: Arc<tempfile::TempDir>) -> Self {
+        Self::with_containers(limits, folder, None)
+    }
+
+    pub(crate) fn with_containers(
+        limits: CallLimits,
+        folder: Arc<tempfile::TempDir>,
+        container: Option<Containers>,
+    ) -> Self {
         let processes = FakeProcessHost::new();
         let compiler = CountingCompiler::default();
         let engine = Engine::new(EngineConfig {
@@ -57,7 +65,7 @@ impl Bench {
             units: Arc::new(processes.clone()),
             process: Arc::new(processes.clone()),
             namespace: Arc::new(processes.clone()),
-            container: None,
+            container,
             base_env: vec![
                 ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
                 ("LANG".to_owned(), "C".to_owned()),
@@ -184,6 +192,13 @@ pub(crate) fn mischief() -> Task {
             json: "{}".to_owned(),
         },
     )
+}
+
+/// The same for that guest under another name.
+pub(crate) fn mischief_on(runtime: &str) -> Task {
+    let mut task = mischief();
+    task.runtime = RuntimeName::parse(runtime).unwrap();
+    task
 }
 
 fn task(runtime: &str, work: Work) -> Task {

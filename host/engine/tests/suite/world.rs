@@ -5,67 +5,9 @@
 
 use taskwright_capability::{Capability, Grants};
 use taskwright_engine::{LoadFault, PluginSource, inspect};
-use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-use wit_parser::{ManglingAndAbi, Resolve, SourceMap};
 
 use crate::support::{Bench, misbehaving, process, said};
-
-const WIT: [(&str, &str); 13] = [
-    ("types.wit", include_str!("../../../../wit/types.wit")),
-    ("runtime.wit", include_str!("../../../../wit/runtime.wit")),
-    ("units.wit", include_str!("../../../../wit/units.wit")),
-    ("status.wit", include_str!("../../../../wit/status.wit")),
-    ("process.wit", include_str!("../../../../wit/process.wit")),
-    (
-        "namespace.wit",
-        include_str!("../../../../wit/namespace.wit"),
-    ),
-    (
-        "container.wit",
-        include_str!("../../../../wit/container.wit"),
-    ),
-    ("files.wit", include_str!("../../../../wit/files.wit")),
-    (
-        "directories.wit",
-        include_str!("../../../../wit/directories.wit"),
-    ),
-    ("secrets.wit", include_str!("../../../../wit/secrets.wit")),
-    ("settings.wit", include_str!("../../../../wit/settings.wit")),
-    ("log.wit", include_str!("../../../../wit/log.wit")),
-    ("world.wit", include_str!("../../../../wit/world.wit")),
-];
-
-/// A component of our own world, changed.
-fn component(change: impl Fn(&str, String) -> String) -> Vec<u8> {
-    let mut sources = SourceMap::new();
-    for (name, text) in WIT {
-        let changed = change(name, text.to_owned());
-        if !changed.is_empty() {
-            sources.push_str(name, changed);
-        }
-    }
-    let mut resolve = Resolve::default();
-    let group = sources.parse().map_err(|(_, error)| error.to_string());
-    let package = resolve.push_group(group.unwrap()).unwrap();
-    let world = resolve.select_world(&[package], Some("runtime-plugin"));
-    let world = world.unwrap();
-    let mut module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    let encoder = ComponentEncoder::default().module(&module).unwrap();
-    encoder.validate(true).encode().unwrap()
-}
-
-/// A component with one text replaced in one file; `""` for all files.
-fn replaced(file: &str, from: &str, to: &str) -> Vec<u8> {
-    component(|name, text| {
-        if !file.is_empty() && name != file {
-            return text;
-        }
-        let changed = text.replace(from, to);
-        assert!(changed != text, "{from:?} is not in {name}");
-        changed
-    })
-}
+use crate::wit::{component, replaced};
 
 async fn refused(component: Vec<u8>, grants: &[Capability]) -> String {
     let bench = Bench::with_process().await;

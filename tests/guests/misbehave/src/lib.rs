@@ -1,5 +1,6 @@
-//! A runtime that misbehaves on request: the setting named after an export says what that
-//! export does. Without a setting it behaves.
+//! A plugin that misbehaves on request: the setting named after an export says what that
+//! export does. Without a setting it behaves. It is a runtime, and with the settings `policy` and
+//! `observer` these, too.
 //!
 //! One guest for all faults, so that they cost one link; settings, because `describe` and
 //! `probe` get no argument to read a wish from.
@@ -8,11 +9,14 @@ use std::hint::black_box;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::time::Duration;
 
-wit_bindgen::generate!({ world: "runtime-plugin", path: "../../../wit" });
+wit_bindgen::generate!({ world: "any-plugin", path: "../../../wit" });
+
+mod imports;
 
 use exports::taskwright::plugin::runtime::{
     Description, Event, Failure, Guest, Problem, Step, Task,
 };
+use exports::taskwright::plugin::{observer, policy};
 use taskwright::plugin::types::{Outcome, SpawnError, SpawnRequest, Waiting};
 use taskwright::plugin::{files, log, process, settings};
 
@@ -26,7 +30,11 @@ impl Guest for Misbehave {
         Description {
             name: settings::get("name").unwrap_or_else(|| "misbehave".to_owned()),
             version: "0.0.0".to_owned(),
-            kinds: vec!["misbehave".to_owned()],
+            kinds: if wish("describe", "many") {
+                vec!["k".repeat(1000); 1000]
+            } else {
+                vec!["misbehave".to_owned()]
+            },
             config_schema: if wish("describe", "huge") {
                 "x".repeat(2 * MIB)
             } else {
@@ -37,6 +45,9 @@ impl Guest for Misbehave {
 
     fn probe() -> Result<(), String> {
         fault("probe");
+        if wish("probe", "huge") {
+            return Err("unwell ".repeat(MIB / 7));
+        }
         match settings::get("unwell") {
             Some(why) => Err(why),
             None => Ok(()),
@@ -58,18 +69,80 @@ impl Guest for Misbehave {
     fn start(task: Task) -> Result<Step, Failure> {
         fault("start");
         host_calls(&task)?;
-        if wish("start", "huge") {
-            return Ok(wait(vec![7; MIB]));
+        match settings::get("start").as_deref() {
+            Some("huge") => return Ok(wait(vec![7; MIB])),
+            Some("giant") => return Ok(wait(vec![7; 20 * MIB])),
+            Some("blame") => return Err(Failure::Infrastructure("no ".repeat(MIB))),
+            _ => {}
         }
         Ok(wait(b"kept".to_vec()))
     }
 
     fn on_event(_: Task, state: Vec<u8>, _: Event) -> Result<Step, Failure> {
         fault("on-event");
+        if wish("on-event", "huge") {
+            return Ok(Step::Done(Outcome::Lost("gone ".repeat(MIB / 8))));
+        }
         if state == b"kept" {
             Ok(Step::Done(Outcome::Exited(0)))
         } else {
             Err(Failure::Bug(format!("the state came back as {state:?}")))
+        }
+    }
+}
+
+impl policy::Guest for Misbehave {
+    fn describe() -> policy::Description {
+        fault("policy-describe");
+        policy::Description {
+            name: settings::get("policy").unwrap_or_default(),
+            version: settings::get("version").unwrap_or_default(),
+        }
+    }
+
+    fn review(request: policy::Request) -> Result<policy::Verdict, String> {
+        fault("review");
+        let huge = || "x".repeat(MIB);
+        match settings::get("review").as_deref() {
+            Some("huge-patch") => Ok(policy::Verdict::Change(policy::Change {
+                patch: huge(),
+                reason: String::new(),
+            })),
+            Some("giant-patch") => Ok(policy::Verdict::Change(policy::Change {
+                patch: "x".repeat(20 * MIB),
+                reason: String::new(),
+            })),
+            Some("huge-denial") => Ok(policy::Verdict::Deny(policy::Denial {
+                reason: huge(),
+                field: huge(),
+            })),
+            Some("huge-question") => Ok(policy::Verdict::Ask(policy::Question {
+                text: huge(),
+                within_ms: Some(u64::MAX),
+                otherwise: None,
+            })),
+            Some("huge-error") => Err(huge()),
+            // So that a crowd of calls holds good and bad ones.
+            Some("trap-odd") if request.attempt % 2 == 1 => core::arch::wasm32::unreachable(),
+            _ => Ok(policy::Verdict::Allow),
+        }
+    }
+}
+
+impl observer::Guest for Misbehave {
+    fn describe() -> observer::Description {
+        fault("observer-describe");
+        observer::Description {
+            name: settings::get("observer").unwrap_or_default(),
+            version: String::new(),
+        }
+    }
+
+    fn notice(_: observer::Event) -> Result<(), String> {
+        fault("notice");
+        match settings::get("notice").as_deref() {
+            Some("huge-error") => Err("x".repeat(MIB)),
+            _ => Ok(()),
         }
     }
 }
@@ -169,7 +242,23 @@ fn host_calls(task: &Task) -> Result<(), Failure> {
         }
         Some("network") => return Err(Failure::Other(what_the_network_says())),
         Some("files") => files_keep_what_was_written(task)?,
+        Some("odd-file") => {
+            let told = |error: files::Error| Failure::Bug(format!("{error:?}"));
+            files::read("odd", 0, 10).map_err(told)?;
+        }
+        Some("odd-write") => {
+            let told = |error: files::Error| Failure::Bug(format!("{error:?}"));
+            files::write("fine", b"x").map_err(told)?;
+        }
         _ => {}
+    }
+    if let Some(function) = settings::get("call") {
+        while settings::get("times").as_deref() == Some("endless") {
+            // What comes of it is nothing to a guest that only wants to be a burden.
+            let _ = black_box(imports::call(&function));
+        }
+        imports::call(&function)
+            .map_err(|sentence| Failure::Bug(format!("{function}: {sentence}")))?;
     }
     Ok(())
 }
