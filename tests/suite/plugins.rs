@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use taskwright_test_guests::{MISBEHAVE, RELAY};
@@ -90,6 +91,17 @@ pub(crate) fn padded(component: &[u8], byte: u8) -> Vec<u8> {
     // Section 0 of 3 bytes: a name of one letter, and one byte.
     padded.extend([0, 3, 1, b'p', byte]);
     padded
+}
+
+/// The same component with another text inside, and thereby another component.
+fn rebuilt(build: u32) -> Vec<u8> {
+    const BUILD: &[u8] = b"relay-build-0000";
+    let at = RELAY.windows(BUILD.len()).position(|text| text == BUILD);
+    let at = at.unwrap();
+    let mut bytes = RELAY.to_vec();
+    let text = format!("relay-build-{build:04}");
+    bytes[at..at + BUILD.len()].copy_from_slice(text.as_bytes());
+    bytes
 }
 
 #[test]
@@ -314,38 +326,62 @@ fn a_plugin_that_only_fails_rests_and_its_tasks_wait_for_a_better_one() {
     assert_eq!(exit_code(&client.run(&on("relay", "good", "true"))), 0);
 }
 
+/// Every start looks at its version twice, with a wait for the host in between.
+#[expect(
+    clippy::print_stdout,
+    reason = "captured, and the figures of a nightly run"
+)]
 #[test]
 fn no_start_fails_while_the_file_changes_all_the_time() {
-    let folder = Folder::holding(&[("relay.wasm", RELAY), ("relay.toml", LENT.as_bytes())]);
+    let nightly = std::env::var_os("TASKWRIGHT_NIGHTLY").is_some_and(|value| value == "1");
+    let (changes, workers) = if nightly { (100, 16) } else { (20, 4) };
+    let version = |change: u32| 100 + change;
+    let settings = |change: u32| lent_with(&format!("twice = true\nversion = {}", version(change)));
+    let folder = Folder::holding(&[
+        ("relay.wasm", &rebuilt(0)),
+        ("relay.toml", settings(0).as_bytes()),
+    ]);
+    folder.until_serving("relay", &version(0).to_string());
+    // Fails if what the start saw first is not what it saw last.
+    let script = "set -- $RELAY_SEEN; [ -n \"$1\" ] && [ \"$1\" = \"$2\" ] || exit 8; exit 9";
     let over = AtomicBool::new(false);
     let number = AtomicUsize::new(0);
+    let begun = Instant::now();
     let started = std::thread::scope(|threads| {
         let work = || {
             let client = folder.client();
             let mut ran = 0;
             while !over.load(Ordering::Relaxed) {
                 let name = format!("t-{}", number.fetch_add(1, Ordering::Relaxed));
-                let ended = client.run(&on("relay", &name, "exit 9"));
+                let ended = client.run(&on("relay", &name, script));
                 assert_eq!(exit_code(&ended), 9, "{ended:#}");
                 ran += 1;
             }
             ran
         };
-        let workers: Vec<_> = (0..4).map(|_| threads.spawn(work)).collect();
+        let workers: Vec<_> = (0..workers).map(|_| threads.spawn(work)).collect();
         let _stop_however_it_ends = Stop(&over);
-        // Two components that are compiled already, in turn, each a version of its own.
-        for change in 0..20_u8 {
-            folder.put(
-                "relay.toml",
-                lent_with(&format!("version = {}", 100 + u32::from(change))),
-            );
-            folder.put("relay.wasm", padded(RELAY, change % 2));
-            folder.until_serving("relay", &(100 + u32::from(change)).to_string());
+        for change in 1..=changes {
+            if change % 10 == 0 {
+                // What cannot be loaded leaves the one before.
+                folder.put("relay.wasm", &RELAY[..RELAY.len() / 2]);
+                let plugin = folder.until("relay", |plugin| plugin.get("refused").is_some());
+                assert_eq!(plugin["version"], version(change - 1).to_string());
+            }
+            // Two components that are compiled already, in turn, each a version of its own.
+            folder.put("relay.toml", settings(change));
+            folder.put("relay.wasm", rebuilt(change % 2));
+            folder.until_serving("relay", &version(change).to_string());
         }
         drop(_stop_however_it_ends);
         let ran = workers.into_iter().map(|worker| worker.join().unwrap());
         ran.sum::<usize>()
     });
+    let took = begun.elapsed();
+    println!(
+        "{changes} changes and {started} starts in {took:.1?}: {:.0} starts a second, none failed",
+        started as f64 / took.as_secs_f64()
+    );
     assert!(started > 20, "{started}");
     let metrics = folder.client().send(Request::new("GET", "/metrics")).text();
     assert!(
