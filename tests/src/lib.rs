@@ -13,6 +13,7 @@
 //! | [`stream`] | server-sent events |
 //! | [`cli`] | the command line, with a deadline |
 //! | [`task`] | bodies to send, and what to read in answers |
+//! | [`program`] | programs that `cargo xtask test` unpacked for tests |
 //! | [`registry`] | a registry for plugins, and servers that only pretend to be one |
 //! | [`reaper`] | this process as subreaper; children with an owner |
 //! | [`processes`] | what `/proc` says; a zombie is dead |
@@ -39,6 +40,7 @@ pub mod languages;
 pub mod main_container;
 pub mod mount;
 pub mod processes;
+pub mod program;
 pub mod reaper;
 pub mod registry;
 pub mod stream;

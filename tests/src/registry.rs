@@ -2,17 +2,16 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use taskwright_test_containerd::docker_registry;
 use tempfile::TempDir;
 
 use crate::daemon::free_address;
 use crate::reaper::Owned;
-use crate::{SOON, binary, eventually};
+use crate::{SOON, eventually, program};
 
 /// Who may use one with a password.
 pub const USER: &str = "me";
@@ -51,7 +50,7 @@ impl DockerRegistry {
 
     fn start_with(more: &str) -> Option<Self> {
         static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-        let program = PROGRAM.get_or_init(find);
+        let program = PROGRAM.get_or_init(|| program::find(program::REGISTRY));
         let program = match program {
             Ok(program) => program,
             Err(reason) => {
@@ -123,19 +122,6 @@ impl DockerRegistry {
     pub fn stop(&mut self) {
         let _status = self.process.kill();
     }
-}
-
-fn find() -> Result<PathBuf, String> {
-    if let Some(reason) = std::env::var_os(docker_registry::NONE) {
-        return Err(reason.to_string_lossy().into_owned());
-    }
-    if let Some(named) = std::env::var_os(docker_registry::VARIABLE) {
-        return Ok(named.into());
-    }
-    // target/debug/taskwright
-    let target = binary::taskwright().parent().and_then(Path::parent);
-    let unpacked = target.and_then(|dir| docker_registry::find(&dir.join(docker_registry::FOLDER)));
-    unpacked.ok_or_else(|| "no registry program: `cargo xtask registry` unpacks one".to_owned())
 }
 
 /// A server that answers every request to a path that ends so with these bytes, headers

@@ -17,7 +17,8 @@
 //! | `TASKWRIGHT_TEST_CRI_DIR` | the folder of the containerd for tests, as `cargo xtask containerd start` prints it |
 //! | `TASKWRIGHT_TEST_CRI_SOCKET` | where it answers |
 //! | `TASKWRIGHT_TEST_CRI_IMAGE` | an image with a shell that it has |
-//! | `TASKWRIGHT_TEST_REGISTRY` | the registry program, if `cargo xtask registry` did not unpack it |
+//! | `TASKWRIGHT_TEST_REGISTRY` | the registry program, if `cargo xtask programs` did not unpack it |
+//! | `TASKWRIGHT_TEST_BWRAP` | the same of bubblewrap |
 //! | `TASKWRIGHT_TEST_LANGUAGES` | where toolchains of other languages are, as `cargo xtask languages` prints it |
 //! | `CI=true` | nothing may be skipped by root, and nothing for want of a containerd or a registry by anybody |
 

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use serde_json::json;
 use taskwright_tests::task::{exit_code, flat};
-use taskwright_tests::{Home, SOON, eventually};
+use taskwright_tests::{Home, SOON, eventually, program};
 
 use crate::plugins::{Folder, LENT, on, printed};
 
@@ -261,29 +261,31 @@ fn a_script_is_checked_and_inspected_without_a_daemon() {
 
 #[test]
 fn bwrap_runs_a_command_in_a_sandbox() {
+    let bwrap = match program::find(program::BUBBLEWRAP) {
+        Ok(found) => found.display().to_string(),
+        Err(reason) => return taskwright_tests::skip(&reason),
+    };
+    let here = |text: &str| text.replace("/usr/bin/bwrap", &bwrap);
     let folder = holding(&[
-        ("bwrap.rhai", BWRAP.as_bytes()),
-        ("bwrap.toml", BWRAP_LENT.as_bytes()),
+        ("bwrap.rhai", here(BWRAP).as_bytes()),
+        ("bwrap.toml", here(BWRAP_LENT).as_bytes()),
     ]);
     folder.until_serving("bwrap", "1");
     let client = folder.client();
-    let ended = client.run(&on("bwrap", "inside", "pwd; echo made > made; exit 5"));
-    let bare = [
-        "/usr/bin/bwrap",
-        "--unshare-all",
-        "--ro-bind",
-        "/",
-        "/",
-        "true",
-    ];
-    match exit_code(&client.run(&flat("bare", &bare))) {
-        0 => {}
-        127 => return assert_eq!(exit_code(&ended), 127, "{ended:#}"),
-        // It is there, and this machine does not let it make namespaces.
-        _ => return,
+    let bare = [&*bwrap, "--unshare-all", "--ro-bind", "/", "/", "true"];
+    if exit_code(&client.run(&flat("bare", &bare))) != 0 {
+        return taskwright_tests::skip("this machine does not let bubblewrap make namespaces");
     }
+    let look = "pwd; echo made > made; ls /; [ -e /root ] || echo no /root; exit 5";
+    let ended = client.run(&on("bwrap", "inside", look));
     assert_eq!(exit_code(&ended), 5, "{ended:#}");
-    assert_eq!(printed(&client, "inside"), "/work\n");
+    let seen = printed(&client, "inside");
+    assert!(seen.starts_with("/work\n"), "{seen}");
+    assert!(seen.ends_with("no /root\n"), "{seen}");
     let made = std::fs::read_to_string(folder.daemon.task_file("inside", "made"));
     assert_eq!(made.unwrap(), "made\n");
+    let reach = "cat /proc/net/dev | grep -c :";
+    let alone = client.run(&on("bwrap", "alone", reach));
+    assert_eq!(exit_code(&alone), 0, "{alone:#}");
+    assert_eq!(printed(&client, "alone"), "1\n", "a loopback and no more");
 }

@@ -7,7 +7,7 @@
 //! | `check` | format, lints, imports, house rules, documentation; no tests |
 //! | `openapi` | writes the OpenAPI document anew |
 //! | `containerd` | starts and stops a private containerd for container tasks |
-//! | `registry` | unpacks the registry program for the tests of packaging |
+//! | `programs` | unpacks the programs that tests start: a registry, bubblewrap |
 //! | `languages` | makes the toolchains by which plugins in other languages are tested |
 //! | `bench` | measures and compares with a baseline |
 
@@ -22,7 +22,7 @@ mod check;
 mod containerd;
 mod imports;
 mod languages;
-mod registry;
+mod programs;
 mod rules;
 mod run;
 mod shell;
@@ -31,14 +31,14 @@ mod test;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: cargo xtask <run|test|check|openapi|containerd|registry|languages|bench> [options]
+    "usage: cargo xtask <run|test|check|openapi|containerd|programs|languages|bench> [options]
 
   run [--data-dir DIR]   build the daemon, start it, run a first task to its end
   test [--quick]         check, then every test; --quick leaves out the end-to-end suite
   check                  format, lints, imports, house rules, documentation
   openapi                write host/api/openapi/openapi.json anew
   containerd VERB        start, status, stop, wipe: a private containerd for container tasks
-  registry               unpack the registry program for the tests of packaging
+  programs               unpack the programs that tests start: a registry, bubblewrap
   languages              make the toolchains of the tests of plugins in other languages
   bench [options]        measure; --help lists the options";
 
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         "check" => check::check(),
         "openapi" => check::write_openapi(),
         "containerd" => containerd::containerd(rest),
-        "registry" => registry::registry(rest),
+        "programs" => programs::programs(rest),
         "languages" => languages::languages(rest),
         "bench" => bench::bench(rest),
         "help" | "--help" | "-h" => {

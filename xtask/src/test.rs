@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::check;
 use crate::containerd::ForTests;
 use crate::languages::Languages;
-use crate::registry;
+use crate::programs;
 use crate::shell::{cargo, step};
 
 /// The plugins that have tests which run natively. Guests that misbehave can only be components.
@@ -51,7 +51,7 @@ pub(crate) fn test(words: &[String]) -> Result<()> {
     let containerd = ForTests::start()?;
     let mut command = cargo(&words);
     let told = languages.tell_to(containerd.tell(&mut command));
-    let tests = registry::tell(told).and_then(|all| step("tests", all));
+    let tests = programs::tell(told).and_then(|all| step("tests", all));
     // The tests' own failure is told first.
     let stopped = containerd.stop();
     // At the end, where it is seen.

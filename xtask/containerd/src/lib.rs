@@ -15,7 +15,7 @@
 //! | [`service`] | start, status, stop, wipe |
 //! | [`leftovers`] | what is taken away after containerd and all its containers ended |
 //! | [`registry`] | an image registry on the loopback address |
-//! | [`docker_registry`] | the registry program that others run, for plugins |
+//! | [`program`] | programs that other tests need: a registry, bubblewrap |
 //! | [`probe`] | whether the socket answers CRI calls |
 //! | [`process`] | processes by identity, never by name |
 //! | [`environment`] | the variables that tell tests of it
@@ -26,7 +26,6 @@
 
 pub mod command;
 pub mod config;
-pub mod docker_registry;
 pub mod environment;
 pub mod image;
 pub mod images;
@@ -35,6 +34,7 @@ pub mod packages;
 pub mod place;
 pub mod probe;
 pub mod process;
+pub mod program;
 pub mod registry;
 pub mod service;
 
