@@ -7,6 +7,10 @@ use anyhow::Result;
 use crate::shell::{cargo, root, step, target_dir};
 use crate::{imports, rules};
 
+/// Projects in Rust that stand alone, as those of others do. The first is what `taskwright plugin
+/// new` writes.
+const EXAMPLES: [&str; 3] = ["examples/hello", "examples/gatekeeper", "examples/webhook"];
+
 /// Format, lints, imports, house rules, documentation.
 pub(crate) fn check() -> Result<()> {
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
@@ -14,10 +18,12 @@ pub(crate) fn check() -> Result<()> {
         "format of the plugins",
         &mut in_plugins(&["fmt", "--all", "--check"]),
     )?;
-    step(
-        "format of the example",
-        &mut in_example(&["fmt", "--check"]),
-    )?;
+    for example in EXAMPLES {
+        step(
+            &format!("format of {example}"),
+            &mut beside_the_house(example, &["fmt", "--check"]),
+        )?;
+    }
     imports::check()?;
     rules::check()?;
     let lints = [
@@ -41,7 +47,12 @@ pub(crate) fn check() -> Result<()> {
         "warnings",
     ];
     step("lints of the plugins", &mut in_plugins(&lints))?;
-    step("lints of the example", &mut in_example(&lints))?;
+    for example in EXAMPLES {
+        step(
+            &format!("lints of {example}"),
+            &mut beside_the_house(example, &lints),
+        )?;
+    }
     let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
     step("documentation", docs.env("RUSTDOCFLAGS", "-D warnings"))
 }
@@ -58,11 +69,6 @@ pub(crate) fn write_openapi() -> Result<()> {
 /// A cargo command in the workspace of the plugins, which builds beside the house.
 pub(crate) fn in_plugins(words: &[&str]) -> Command {
     beside_the_house("plugins", words)
-}
-
-/// A cargo command in the project that `taskwright plugin new` writes.
-fn in_example(words: &[&str]) -> Command {
-    beside_the_house("examples/hello", words)
 }
 
 fn beside_the_house(folder: &str, words: &[&str]) -> Command {
