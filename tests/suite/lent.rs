@@ -116,7 +116,7 @@ fn the_time_and_random_numbers_are_lent() {
 }
 
 /// Every file below a folder that holds these words.
-fn holding(folder: &Path, words: &str) -> Vec<std::path::PathBuf> {
+pub(crate) fn holding(folder: &Path, words: &str) -> Vec<std::path::PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

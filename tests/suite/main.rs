@@ -36,6 +36,7 @@ mod cli;
 mod confinement;
 mod conformance;
 mod container;
+mod examples;
 mod faults;
 mod feed;
 mod http;

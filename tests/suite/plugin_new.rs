@@ -14,10 +14,10 @@ use taskwright_tests::{Home, Options, SOON, cli, eventually_some};
 /// Other than the example's, so that what the generator renames is built, too.
 const NAME: &str = "greeter-2";
 /// The crates of the bindings' generator may have to be compiled first.
-const BUILD: Duration = Duration::from_secs(600);
+pub(crate) const BUILD: Duration = Duration::from_secs(600);
 
 /// What a build for the host says to cargo, and what a project beside it must not hear.
-const NOT_FOR_PLUGINS: [&str; 6] = [
+pub(crate) const NOT_FOR_PLUGINS: [&str; 6] = [
     "CARGO_BUILD_RUSTFLAGS",
     "CARGO_BUILD_TARGET",
     "CARGO_ENCODED_RUSTFLAGS",
