@@ -274,6 +274,44 @@ fn huge_files_and_those_that_anybody_may_write_are_not_read() {
     });
 }
 
+/// The most memory that a process ever used, in KiB.
+fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn files_that_are_made_to_hurt_their_reader_cost_the_daemon_nothing() {
+    let folder = Folder::holding(&[]);
+    let before = peak(folder.daemon.pid());
+    // A section of 4 GiB, by its own account.
+    folder.put("liar.wasm", b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f");
+    // A section of 8 Mi types, each of them `list<u8>`.
+    let mut types = b"\0asm\x0d\0\x01\0\x07\x84\x80\x80\x08\x80\x80\x80\x04".to_vec();
+    types.extend([0x70, 0x7d].repeat(8 << 20));
+    folder.put("types.wasm", types);
+    for (name, why) in [
+        ("liar", "unexpected end-of-file"),
+        ("types", "1048576 bytes"),
+    ] {
+        folder.until(name, |plugin| {
+            let refused = plugin["refused"].as_str();
+            refused.is_some_and(|refused| refused.contains(why))
+        });
+    }
+    let grown = peak(folder.daemon.pid()) - before;
+    assert!(grown < 200 << 10, "{grown} KiB");
+    assert_eq!(
+        exit_code(&folder.client().run(&flat("other", &["true"]))),
+        0
+    );
+}
+
 #[test]
 fn a_plugin_whose_file_is_gone_ends_what_it_began() {
     let folder = Folder::holding(&[("relay.wasm", RELAY), ("relay.toml", LENT.as_bytes())]);

@@ -42,7 +42,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
             return Err(format!("it has more than {MOST_SECTIONS} sections"));
         }
         let section = at;
-        let cut_off = || format!("unexpected end-of-file, in the section at offset {section:#x}");
+        let cut_off =
+            || "unexpected end-of-file: it was cut off, or is still being written".to_owned();
         let id = *bytes.get(at).ok_or_else(cut_off)?;
         let (length, content) = number(bytes, at + 1).ok_or_else(cut_off)?;
         let next = content.checked_add(length).ok_or_else(cut_off)?;
@@ -107,7 +108,7 @@ mod tests {
     fn lengths_are_not_believed() {
         let four_gib = with(&[7, 0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
         let said = check(&four_gib).unwrap_err();
-        assert_eq!(said, "unexpected end-of-file, in the section at offset 0x8");
+        assert!(said.starts_with("unexpected end-of-file"), "{said}");
         assert!(check(&with(&[7, 0x80])).is_err());
         assert!(check(&with(&[7])).is_err());
     }

@@ -23,13 +23,15 @@ use crate::wit::{built, replaced_in, resolved};
 /// The world that has everything.
 const EVERYTHING: &str = "any-plugin";
 const ROLES: [&str; 3] = ["runtime", "policy", "observer"];
-const IMPORTS: [&str; 8] = [
+const IMPORTS: [&str; 10] = [
     "units",
     "status",
     "process",
     "namespace",
     "container",
     "files",
+    "directories",
+    "secrets",
     "settings",
     "log",
 ];

@@ -90,7 +90,9 @@ async fn a_file_that_is_cut_off_anywhere_is_refused() {
             let cut = &whole[..whole.len() * part / 50];
             let error = bench.runtimes.load(source(cut.to_vec())).await;
             let said = said(&error.unwrap_err());
-            check(&said, "it is not a WebAssembly component: ");
+            // What ends between two sections is a component that has nothing to offer.
+            let words = ["it is not a WebAssembly component: ", "it exports nothing"];
+            assert!(words.iter().any(|word| said.contains(word)), "{said}");
         }
     }
     bench.check_that_others_work().await;
@@ -224,8 +226,14 @@ async fn a_component_that_imports_everything_is_told_some_of_it() {
 #[tokio::test]
 async fn interfaces_of_wasi_that_are_not_there_are_refused_with_their_name() {
     for (import, expected) in [
-        ("wasi:sockets/tcp@0.2.0", "plugins get no network"),
-        ("wasi:http/outgoing-handler@0.2.0", "plugins get no network"),
+        (
+            "wasi:keyvalue/store@0.2.0",
+            "plugins get requests by wasi:http",
+        ),
+        (
+            "wasi:http/incoming-handler@0.2.0",
+            "plugins get requests by wasi:http",
+        ),
         ("wasi:cli/nonsense@0.2.0", "wasi:cli/nonsense@0.2.0"),
     ] {
         let (package, version) = import.split_once('@').unwrap();

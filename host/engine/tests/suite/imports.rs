@@ -10,7 +10,9 @@ use taskwright_capability::container::{
     PullPolicy, RuntimeStatus, Sandbox, SandboxRequest,
 };
 use taskwright_capability::fake::Mood;
-use taskwright_capability::{ContainerError, ContainerHost, StopError, UnitState};
+use taskwright_capability::{
+    ContainerError, ContainerHost, Directory, Secret, SecretSource, StopError, UnitState,
+};
 use taskwright_control::port::{Plugins, Strategies, StrategyError};
 use taskwright_engine::{CallLimits, Containers, PluginSource};
 use taskwright_model::{AttemptNumber, Enforced, TaskId, UnitKey};
@@ -35,9 +37,20 @@ pub(crate) const WAIT: [&str; 14] = [
     "container.exec",
 ];
 /// Those that work on the disk.
-pub(crate) const DISK: [&str; 3] = ["files.read", "files.write", "files.remove"];
+pub(crate) const DISK: [&str; 9] = [
+    "files.read",
+    "files.write",
+    "files.remove",
+    "directories.read",
+    "directories.list",
+    "directories.stat",
+    "directories.write",
+    "directories.remove",
+    "secrets.get",
+];
 /// Those that are done at once.
-pub(crate) const AT_ONCE: [&str; 7] = [
+pub(crate) const AT_ONCE: [&str; 8] = [
+    "directories.all",
     "namespace.may-enter",
     "container.may-run",
     "container.may-create",
@@ -139,9 +152,21 @@ async fn calling(containers: NoContainers, limits: CallLimits, settings: &[(&str
 pub(crate) async fn calling_with(
     containers: NoContainers,
     limits: CallLimits,
-    source: PluginSource,
+    mut source: PluginSource,
 ) -> Bench {
     let folder = Arc::new(tempfile::tempdir().unwrap());
+    let path = folder.path().join("own");
+    std::fs::create_dir(&path).unwrap();
+    let secret = SecretSource::Variable {
+        name: "OWN".to_owned(),
+        value: Some(Secret::new(b"nobody's".to_vec())),
+    };
+    source.grants.secrets.insert("own".to_owned(), secret);
+    let directory = Directory { path, write: true };
+    source
+        .grants
+        .directories
+        .insert("own".to_owned(), directory);
     let containers = Containers {
         host: Arc::new(containers),
         host_paths: Vec::new(),
@@ -234,8 +259,14 @@ async fn a_pipe_in_the_place_of_a_file_makes_nobody_wait() {
             .arg(scratch.join(pipe))
             .status();
         assert!(status.unwrap().success());
-        let message = bench.start(task).await.unwrap_err();
-        assert!(message.contains("Io("), "{message}");
+        // What is to be read is none; what is in the way of a write is taken away.
+        match bench.start(task).await {
+            Ok(_) => assert_eq!(start, "odd-write"),
+            Err(message) => {
+                assert_eq!(start, "odd-file");
+                assert!(message.contains("plain file"), "{message}");
+            }
+        }
         bench.check_that_others_work().await;
     }
 }

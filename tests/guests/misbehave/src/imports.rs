@@ -5,7 +5,9 @@ use crate::taskwright::plugin::container::{
     self, ContainerRequest, Identity, Network, PullPolicy, Resources, SandboxRequest,
 };
 use crate::taskwright::plugin::namespace::{self, Entry, Selector, Target};
-use crate::taskwright::plugin::{files, log, process, settings, status, units};
+use crate::taskwright::plugin::{
+    directories, files, log, process, secrets, settings, status, units,
+};
 
 /// Calls one, as `units.stop`. What it was answered, if that is an error.
 pub(crate) fn call(function: &str) -> Result<(), String> {
@@ -35,6 +37,16 @@ pub(crate) fn call(function: &str) -> Result<(), String> {
         "files.read" => told(files::read("note", 0, 10)),
         "files.write" => told(files::write("note", b"note")),
         "files.remove" => told(files::remove("note")),
+        "directories.all" => {
+            directories::all();
+            Ok(())
+        }
+        "directories.read" => told(directories::read("own", "note", 0, 10)),
+        "directories.list" => told(directories::list("own", "", None)),
+        "directories.stat" => told(directories::stat("own", "")),
+        "directories.write" => told(directories::write("own", "note", b"note")),
+        "directories.remove" => told(directories::remove("own", "note")),
+        "secrets.get" => told(secrets::get("own")),
         "settings.get" => {
             settings::get(function);
             Ok(())
