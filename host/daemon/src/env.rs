@@ -75,6 +75,9 @@ pub(crate) const TASK_ENV: &str = "TASKWRIGHT_TASK_ENV";
 /// A folder with plugins. Reserved.
 pub(crate) const PLUGIN_DIR: &str = "TASKWRIGHT_PLUGIN_DIR";
 
+/// A directory in which the calls of plugins are recorded.
+pub(crate) const RECORD_PLUGINS: &str = "TASKWRIGHT_RECORD_PLUGINS";
+
 /// The daemon that client commands speak to.
 pub(crate) const SERVER: &str = "TASKWRIGHT_SERVER";
 /// The token that client commands show.

@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done; with `run` and `wait`: the task ended with 0 |
-//! | 1 | `serve` could not start; `doctor`, `config check`, `plugin check`, `plugin test` or `plugin verify` found a problem; what `plugin new` would make is there; `plugin install` took something not |
+//! | 1 | `serve` could not start; `doctor`, `config check`, `plugin check`, `plugin test` or `plugin verify` found a problem, or `plugin replay` a difference; what `plugin new` would make is there; `plugin install` took something not |
 //! | 2 | the command line is wrong |
 //! | 124 | `run`, `wait`: one of the task's time limits fired; `exec`: the command's time is over |
 //! | 125 | Taskwright failed, not the task: no daemon, no such task, a fault of the machine |

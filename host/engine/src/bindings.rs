@@ -19,6 +19,8 @@ wasmtime::component::bindgen!({
         default: async | trappable,
     },
     exports: { default: async },
+    // Calls and answers go into records as they are.
+    additional_derives: [serde::Serialize, serde::Deserialize],
 });
 
 pub(crate) use exports::taskwright::plugin::{observer, policy, runtime};

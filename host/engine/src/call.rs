@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde::Serialize;
 use taskwright_control::port::{StrategyTask, UnitEnded};
 use taskwright_model::{ProcessIdentity, Remarks, UnitName};
 use wasmtime::component::{InstancePre, ResourceTable};
@@ -22,6 +23,7 @@ use crate::import::{Host, Outgoing, Stderr};
 use crate::limits::{CpuBudget, MOST_HANDLES};
 use crate::load::Identity;
 use crate::machine::Engine;
+use crate::tape::Tape;
 use crate::wasi;
 
 /// Functions named in the message of a trap.
@@ -83,6 +85,7 @@ pub(crate) struct CallState {
     pub(crate) host: Arc<Host>,
     pub(crate) scope: Scope,
     pub(crate) account: Account,
+    pub(crate) tape: Tape,
 }
 
 /// What a call did on the way.
@@ -159,12 +162,12 @@ pub(crate) struct Finished<T> {
 const TURNS_WAITED_FOR: u32 = 30;
 
 /// Calls one function of a plugin's export in a fresh instance.
-pub(crate) async fn run<E: Export, T>(
+pub(crate) async fn run<E: Export, T: Serialize>(
     engine: &Engine,
     (component, export): (&InstancePre<CallState>, &E),
     plugin: &Arc<Identity>,
     host: &Arc<Host>,
-    scope: Scope,
+    (scope, tape): (Scope, Tape),
     function: impl for<'a> FnOnce(
         &'a E::Guest,
         &'a mut Store<CallState>,
@@ -192,11 +195,15 @@ pub(crate) async fn run<E: Export, T>(
     let _ticking = engine.ticker().call();
 
     let stderr = Stderr::default();
+    let about = match tape.about() {
+        Some(noted) => noted,
+        None => wasi::about(plugin.name.as_str(), &scope),
+    };
     let mut table = ResourceTable::new();
     table.set_max_capacity(MOST_HANDLES);
     let state = CallState {
         limits: plugin.limits.store_limits(),
-        wasi: wasi::context(plugin, &scope, &stderr),
+        wasi: wasi::context(plugin, &about, &tape, &stderr),
         http: Outgoing::new(plugin),
         table,
         stderr,
@@ -204,6 +211,7 @@ pub(crate) async fn run<E: Export, T>(
         host: Arc::clone(host),
         scope,
         account: Account::default(),
+        tape: tape.clone(),
     };
     let mut store = Store::new(engine.wasm(), state);
     plugin.limits.arm(&mut store);
@@ -228,13 +236,16 @@ pub(crate) async fn run<E: Export, T>(
         stderr,
         account,
         scope,
+        http,
         ..
     } = store.into_data();
     stderr.log(plugin.name.as_str(), &scope);
+    let took = started.elapsed();
+    tape.finish(&about, http.was_used(), &answer, took).await;
     Finished {
         answer,
         account,
-        took: started.elapsed(),
+        took,
     }
 }
 

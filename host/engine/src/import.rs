@@ -17,6 +17,7 @@ mod settings;
 mod spawn;
 mod status;
 mod stderr;
+mod taped;
 mod units;
 
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use crate::call::CallState;
 pub(crate) use http::Outgoing;
 pub(crate) use log::note_left_out;
 pub(crate) use stderr::Stderr;
+use taped::{Tapes, taped};
 
 /// What the host lends to plugins, and where the things of a task are.
 pub struct Host {
@@ -76,31 +78,31 @@ pub(crate) fn linker(
     // Inert: no arguments, no environment, no files, no sockets; see `crate::wasi`.
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     bindings::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
-    bindings::units::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
-    bindings::status::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
-    bindings::settings::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
-    bindings::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    bindings::units::add_to_linker::<_, Tapes>(&mut linker, taped)?;
+    bindings::status::add_to_linker::<_, Tapes>(&mut linker, taped)?;
+    bindings::settings::add_to_linker::<_, Tapes>(&mut linker, taped)?;
+    bindings::log::add_to_linker::<_, Tapes>(&mut linker, taped)?;
     for capability in &grants.capabilities {
         match capability {
             Capability::Process => {
-                bindings::process::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+                bindings::process::add_to_linker::<_, Tapes>(&mut linker, taped)?;
             }
             Capability::Namespace => {
-                bindings::namespace::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+                bindings::namespace::add_to_linker::<_, Tapes>(&mut linker, taped)?;
             }
             Capability::Container => {
-                bindings::container::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+                bindings::container::add_to_linker::<_, Tapes>(&mut linker, taped)?;
             }
             // More of `namespace`: asked for at each call.
             Capability::UserNamespace | Capability::CgroupNamespace => {}
             Capability::Files => {
-                bindings::files::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+                bindings::files::add_to_linker::<_, Tapes>(&mut linker, taped)?;
             }
             Capability::Directories => {
-                bindings::directories::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+                bindings::directories::add_to_linker::<_, Tapes>(&mut linker, taped)?;
             }
             Capability::Secrets => {
-                bindings::secrets::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+                bindings::secrets::add_to_linker::<_, Tapes>(&mut linker, taped)?;
             }
             Capability::Http => {
                 wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;

@@ -17,6 +17,9 @@
 //! | `plugin` | a plugin in service, with its instruments |
 //! | `call` | one call: store, instance, deadline, account |
 //! | `import` | the host's side of each interface a plugin may import |
+//! | [`record`] | the file in which the calls of a plugin are noted |
+//! | `tape` | what one call asked of the host: noted, or answered as it was noted |
+//! | [`replay`] | calls of a record, once more |
 //! | `wasi` | what a guest sees of WASI: its clock, its random numbers |
 //! | `convert` | WIT values to model values and back |
 //! | `supervise` | how a plugin has been doing |
@@ -32,10 +35,13 @@ pub mod limits;
 pub mod load;
 pub mod machine;
 mod plugin;
+pub mod record;
+pub mod replay;
 mod review;
 mod schema;
 pub mod strategy;
 mod supervise;
+mod tape;
 mod wasi;
 pub mod world;
 

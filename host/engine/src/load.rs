@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use taskwright_capability::{Capability, Grants};
 use taskwright_control::port::{BUILT_IN, PluginInfo, PolicyTerms, Role};
@@ -22,7 +23,9 @@ use crate::convert;
 use crate::import::{self, Host};
 use crate::limits::CallLimits;
 use crate::machine::{Engine, Lane};
+use crate::record::{Record, Records};
 use crate::schema::Schema;
+use crate::tape::Tape;
 use crate::world::{Profile, Refusal, World};
 
 /// The largest component that is looked at.
@@ -216,6 +219,8 @@ pub(crate) struct Identity {
     pub(crate) grants: Grants,
     pub(crate) limits: CallLimits,
     pub(crate) lane: Lane,
+    /// Whether it is a script: then two of its settings are its own text.
+    pub(crate) is_script: bool,
 }
 
 /// A plugin that can be called.
@@ -226,15 +231,25 @@ pub(crate) struct Loaded {
     pub(crate) info: PluginInfo,
     /// Of its own part of a task.
     pub(crate) schema: Option<Schema>,
+    /// Where its calls are noted, if they are.
+    pub(crate) record: Option<Arc<Record>>,
 }
 
-/// Loads a plugin.
-pub(crate) async fn load(
+/// A plugin that fits and was not called yet.
+pub(crate) struct Prepared {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) component: InstancePre<CallState>,
+    pub(crate) exports: Exports,
+    digest: String,
+    profile: Profile,
+}
+
+/// Makes a plugin ready for its first call.
+pub(crate) async fn prepare(
     engine: &Engine,
     compiler: &dyn Compiler,
-    host: &Arc<Host>,
     mut source: PluginSource,
-) -> Result<Loaded, LoadFault> {
+) -> Result<Prepared, LoadFault> {
     let name = RuntimeName::parse(&source.name)?;
     let inspection = inspect(Arc::clone(&source.component), &source.name, &source.grants).await?;
     let linked = match &source.script {
@@ -258,9 +273,9 @@ pub(crate) async fn load(
     let component = import::linker(engine.wasm(), &linked)
         .and_then(|linker| linker.instantiate_pre(&component))
         .map_err(does_not_fit)?;
-    let mut exports = Exports::of(&component, &inspection.profile.roles).map_err(does_not_fit)?;
+    let exports = Exports::of(&component, &inspection.profile.roles).map_err(does_not_fit)?;
 
-    let source_is_script = source.script.is_some();
+    let is_script = source.script.is_some();
     // Compiled code is the component's alone; what people compare is the script's, too.
     let mut digest = inspection.digest;
     if let Some(script) = source.script {
@@ -274,15 +289,46 @@ pub(crate) async fn load(
         grants: source.grants,
         limits: source.limits.unwrap_or_else(|| engine.limits().clone()),
         lane: engine.lane(source.origin == BUILT_IN),
+        is_script,
     });
+    Ok(Prepared {
+        identity,
+        component,
+        exports,
+        digest,
+        profile: inspection.profile,
+    })
+}
+
+/// Loads a plugin.
+pub(crate) async fn load(
+    engine: &Engine,
+    compiler: &dyn Compiler,
+    host: &Arc<Host>,
+    records: Option<&Records>,
+    source: PluginSource,
+) -> Result<Loaded, LoadFault> {
+    let (origin, policy) = (source.origin.clone(), source.policy.clone());
+    let Prepared {
+        identity,
+        component,
+        mut exports,
+        digest,
+        profile,
+    } = prepare(engine, compiler, source).await?;
+    let record = match records {
+        Some(records) => records.begin(&identity, &origin, &digest).await,
+        None => None,
+    };
     let first = First {
         engine,
         component: &component,
         identity: &identity,
         host,
+        record: record.as_ref(),
     };
     let described = first.describe(&mut exports).await?;
-    if exports.runtime.is_some() && source_is_script {
+    if exports.runtime.is_some() && identity.is_script {
         check_script(&identity)?;
     }
     let schema = Some(&described.config_schema).filter(|text| !text.is_empty());
@@ -297,12 +343,12 @@ pub(crate) async fn load(
         policy: exports
             .policy
             .is_some()
-            .then(|| source.policy.unwrap_or_default()),
+            .then(|| policy.unwrap_or_default()),
         kinds: described.kinds,
-        source: source.origin,
+        source: origin,
         digest,
-        exports: inspection.profile.exports,
-        imports: inspection.profile.imports,
+        exports: profile.exports,
+        imports: profile.imports,
         grants: identity
             .grants
             .capabilities
@@ -321,6 +367,7 @@ pub(crate) async fn load(
         exports,
         info,
         schema,
+        record,
     })
 }
 
@@ -368,6 +415,7 @@ struct First<'a> {
     component: &'a InstancePre<CallState>,
     identity: &'a Arc<Identity>,
     host: &'a Arc<Host>,
+    record: Option<&'a Arc<Record>>,
 }
 
 impl First<'_> {
@@ -377,7 +425,7 @@ impl First<'_> {
         let mut told = Described::default();
         if let Some(export) = &exports.runtime {
             let described = self
-                .ask(export, |guest, store| {
+                .ask(export, "runtime.describe", |guest, store| {
                     Box::pin(async move { guest.call_describe(store).await })
                 })
                 .await?;
@@ -393,7 +441,7 @@ impl First<'_> {
         }
         if let Some(export) = &exports.policy {
             let described = self
-                .ask(export, |guest, store| {
+                .ask(export, "policy.describe", |guest, store| {
                     Box::pin(async move { guest.call_describe(store).await })
                 })
                 .await?;
@@ -406,7 +454,7 @@ impl First<'_> {
         }
         if let Some(export) = &exports.observer {
             let described = self
-                .ask(export, |guest, store| {
+                .ask(export, "observer.describe", |guest, store| {
                     Box::pin(async move { guest.call_describe(store).await })
                 })
                 .await?;
@@ -425,15 +473,17 @@ impl First<'_> {
         Ok(told)
     }
 
-    async fn ask<E: Export, T>(
+    async fn ask<E: Export, T: Serialize>(
         &self,
         export: &E,
+        name: &'static str,
         function: impl for<'a> FnOnce(
             &'a E::Guest,
             &'a mut Store<CallState>,
         ) -> BoxFuture<'a, wasmtime::Result<T>>,
     ) -> Result<T, LoadFault> {
-        let (component, scope) = ((self.component, export), Scope::Plugin);
+        let tape = Tape::recording(self.record, name, &());
+        let (component, scope) = ((self.component, export), (Scope::Plugin, tape));
         let finished = call::run(
             self.engine,
             component,

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use metrics::{Counter, Histogram};
+use serde::Serialize;
 use taskwright_capability::Capability;
 use taskwright_control::port::StrategyError;
 
@@ -10,6 +11,7 @@ use crate::bindings::runtime;
 use crate::call::CallError;
 use crate::load::Loaded;
 use crate::supervise::{Call, Supervision};
+use crate::tape::Tape;
 
 /// A plugin in service.
 pub(crate) struct Plugin {
@@ -27,6 +29,8 @@ pub(crate) struct Plugin {
 
 /// One export, with the instruments that watch it.
 pub(crate) struct Function {
+    /// Its interface and name.
+    export: &'static str,
     pub(crate) ok: Counter,
     pub(crate) plugin_fault: Counter,
     pub(crate) host_fault: Counter,
@@ -40,18 +44,23 @@ pub(crate) struct Function {
 
 impl Plugin {
     pub(crate) fn new(loaded: Loaded) -> Self {
-        let function = |name| Function::watched(&loaded.info.name, name);
+        let function = |export| Function::watched(&loaded.info.name, export);
         Self {
-            probe: function("probe"),
-            validate: function("validate"),
-            start: function("start"),
-            on_event: function("on-event"),
-            review: function("review"),
-            notice: function("notice"),
+            probe: function("runtime.probe"),
+            validate: function("runtime.validate"),
+            start: function("runtime.start"),
+            on_event: function("runtime.on-event"),
+            review: function("policy.review"),
+            notice: function("observer.notice"),
             supervision: Supervision::default(),
             probed: tokio::sync::Mutex::default(),
             loaded,
         }
+    }
+
+    /// The tape of a call of `function` with these arguments.
+    pub(crate) fn tape(&self, function: &Function, arguments: &impl Serialize) -> Tape {
+        Tape::recording(self.loaded.record.as_ref(), function.export, arguments)
     }
 
     /// Its export as a runtime.
@@ -106,8 +115,9 @@ impl Plugin {
 }
 
 impl Function {
-    fn watched(plugin: &str, function: &'static str) -> Self {
+    fn watched(plugin: &str, export: &'static str) -> Self {
         let plugin = plugin.to_owned();
+        let function = export.split_once('.').map_or(export, |(_, name)| name);
         let calls = |result: &'static str| {
             metrics::counter!(
                 "taskwright_plugin_calls_total",
@@ -115,6 +125,7 @@ impl Function {
             )
         };
         Self {
+            export,
             ok: calls("ok"),
             plugin_fault: calls("plugin-fault"),
             host_fault: calls("host-fault"),

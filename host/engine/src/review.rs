@@ -47,12 +47,13 @@ impl Policies for Runtimes {
                 ));
             }
             let request = request(&asked);
+            let tape = plugin.tape(&plugin.review, &(&request,));
             plugin.admit(Call::Attempt).map_err(told)?;
             let answer = self
                 .call(
                     (&*plugin, export),
                     &plugin.review,
-                    Scope::Check(asked.task),
+                    (Scope::Check(asked.task), tape),
                     |guest, store| {
                         Box::pin(async move { guest.call_review(store, &request).await })
                     },
@@ -79,12 +80,13 @@ impl Observers for Runtimes {
             let export = plugin.loaded.exports.observer.as_ref();
             let export = export.ok_or("it is no observer any more")?;
             let event = event(told_of);
+            let tape = plugin.tape(&plugin.notice, &(&event,));
             plugin.admit(Call::Attempt).map_err(told)?;
             let answer = self
                 .call(
                     (&*plugin, export),
                     &plugin.notice,
-                    Scope::Plugin,
+                    (Scope::Plugin, tape),
                     |guest, store| Box::pin(async move { guest.call_notice(store, &event).await }),
                     |answer| Ok(answer.map_err(convert::text)),
                 )

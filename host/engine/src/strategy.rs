@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
+use serde::Serialize;
 use taskwright_capability::container::LEAST_MEMORY_BYTES;
 use taskwright_control::port::{
     PluginInfo, Plugins, PolicyEntry, PolicyTerms, Role, SpecProblem, Step, Stepped, Strategies,
@@ -23,7 +24,9 @@ use crate::import::{Host, note_left_out};
 use crate::load::{self, LoadError, PluginSource};
 use crate::machine::Engine;
 use crate::plugin::{Function, Plugin};
+use crate::record::Records;
 use crate::supervise::Call;
+use crate::tape::Tape;
 
 /// How long the answer of a probe is good for.
 const PROBE_AGE: Duration = Duration::from_secs(1);
@@ -32,9 +35,11 @@ const PROBE_AGE: Duration = Duration::from_secs(1);
 ///
 /// Metrics are bound when a plugin is loaded, so a recorder must be installed before.
 pub struct Runtimes {
-    engine: Engine,
-    compiler: Arc<dyn Compiler>,
-    host: Arc<Host>,
+    pub(crate) engine: Engine,
+    pub(crate) compiler: Arc<dyn Compiler>,
+    pub(crate) host: Arc<Host>,
+    /// Where calls are noted, if they are.
+    records: Option<Records>,
     /// Never locked across a call: calls hold the plugin they began with, so one that is
     /// replaced meanwhile serves them to the end.
     plugins: RwLock<BTreeMap<RuntimeName, Arc<Plugin>>>,
@@ -69,6 +74,7 @@ impl Runtimes {
             engine,
             compiler,
             host: Arc::new(host),
+            records: None,
             plugins: RwLock::default(),
             retired: RwLock::default(),
             refused: RwLock::default(),
@@ -76,6 +82,13 @@ impl Runtimes {
             policies: RwLock::new([].into()),
             observers: watch::Sender::new([].into()),
         }
+    }
+
+    /// The same, and every call of what is loaded from now on is noted.
+    #[must_use]
+    pub fn recording(mut self, records: Records) -> Self {
+        self.records = Some(records);
+        self
     }
 
     /// Loads a plugin; one of the same name is replaced once the new one can be called, and
@@ -86,7 +99,14 @@ impl Runtimes {
     pub async fn load(&self, source: PluginSource) -> Result<PluginInfo, LoadError> {
         let (plugin, origin) = (source.name.clone(), source.origin.clone());
         let terms = source.policy.clone();
-        let loaded = load::load(&self.engine, &*self.compiler, &self.host, source).await;
+        let loaded = load::load(
+            &self.engine,
+            &*self.compiler,
+            &self.host,
+            self.records.as_ref(),
+            source,
+        )
+        .await;
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(fault) => {
@@ -203,11 +223,11 @@ impl Runtimes {
         })
     }
 
-    pub(crate) async fn call<E: Export, T, U>(
+    pub(crate) async fn call<E: Export, T: Serialize, U>(
         &self,
         (plugin, export): (&Plugin, &E),
         function: &Function,
-        scope: Scope,
+        (scope, tape): (Scope, Tape),
         guest: impl for<'a> FnOnce(
             &'a E::Guest,
             &'a mut Store<CallState>,
@@ -220,7 +240,7 @@ impl Runtimes {
             (&loaded.component, export),
             &loaded.identity,
             &self.host,
-            scope,
+            (scope, tape),
             guest,
         )
         .await;
@@ -240,11 +260,11 @@ impl Runtimes {
     }
 
     /// A call for a task: it counts for how the plugin is doing.
-    async fn work<T, U>(
+    async fn work<T: Serialize, U>(
         &self,
         plugin: &Plugin,
         function: &Function,
-        scope: Scope,
+        (scope, tape): (Scope, Tape),
         guest: impl for<'a> FnOnce(
             &'a runtime::Guest,
             &'a mut Store<CallState>,
@@ -257,7 +277,7 @@ impl Runtimes {
         };
         let export = plugin.runtime()?;
         plugin.admit(call)?;
-        let answer = self.call((plugin, export), function, scope, guest, read);
+        let answer = self.call((plugin, export), function, (scope, tape), guest, read);
         let answer = answer.await;
         answer
             .inspect(|_| plugin.supervision.went_well(call))
@@ -337,7 +357,7 @@ impl Runtimes {
             .call(
                 (plugin, export),
                 &plugin.probe,
-                Scope::Plugin,
+                (Scope::Plugin, plugin.tape(&plugin.probe, &())),
                 |guest, store| Box::pin(async move { guest.call_probe(store).await }),
                 |answer| Ok(answer.map_err(convert::text)),
             )
@@ -435,12 +455,13 @@ impl Strategies for Runtimes {
                 return Ok(misfits);
             }
             let record = convert::task(&task);
+            let tape = plugin.tape(&plugin.validate, &(&record,));
             let unenforceable = self.unenforceable(&plugin, &task);
             let answer = self
                 .work(
                     &plugin,
                     &plugin.validate,
-                    Scope::Check(task.clone()),
+                    (Scope::Check(task.clone()), tape),
                     |guest, store| {
                         Box::pin(async move { guest.call_validate(store, &record).await })
                     },
@@ -457,11 +478,12 @@ impl Strategies for Runtimes {
         Box::pin(async move {
             let plugin = self.plugin(&task)?;
             let record = convert::task(&task);
+            let tape = plugin.tape(&plugin.start, &(&record,));
             let answer = self
                 .work(
                     &plugin,
                     &plugin.start,
-                    Scope::Attempt(task),
+                    (Scope::Attempt(task), tape),
                     |guest, store| Box::pin(async move { guest.call_start(store, &record).await }),
                     |answer| convert::step(answer, None),
                 )
@@ -480,6 +502,7 @@ impl Strategies for Runtimes {
             let plugin = self.plugin(&task)?;
             let record = convert::task(&task);
             let told = convert::event(&event);
+            let tape = plugin.tape(&plugin.on_event, &(&record, &*state, &told));
             let seen = match event {
                 StrategyEvent::Exited { end, .. } => end.status,
                 _ => None,
@@ -488,7 +511,7 @@ impl Strategies for Runtimes {
                 .work(
                     &plugin,
                     &plugin.on_event,
-                    Scope::Attempt(task),
+                    (Scope::Attempt(task), tape),
                     |guest, store| {
                         Box::pin(
                             async move { guest.call_on_event(store, &record, &state, &told).await },

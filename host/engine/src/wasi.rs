@@ -1,6 +1,8 @@
 //! What a guest sees of WASI: no arguments, no environment, no files, no sockets, its standard
 //! error; and a clock and random numbers that are the machine's only if they were lent.
 
+mod lent;
+
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,9 +12,12 @@ use sha2::{Digest, Sha256};
 use taskwright_capability::Capability;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
+use crate::wasi::lent::{Numbers, Passing, Wall};
+
 use crate::call::Scope;
 use crate::import::Stderr;
 use crate::load::Identity;
+use crate::tape::Tape;
 
 /// Where the wall clock stands that was not lent: 2000-01-01T00:00:00Z. Part of the contract.
 const STANDING: Duration = Duration::from_secs(946_684_800);
@@ -22,7 +27,7 @@ const STEP: u64 = 1000;
 const MOST_RANDOM_BYTES: u64 = 1 << 20;
 
 /// The WASI of one call.
-pub(crate) fn context(plugin: &Identity, scope: &Scope, stderr: &Stderr) -> WasiCtx {
+pub(crate) fn context(plugin: &Identity, about: &str, tape: &Tape, stderr: &Stderr) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder
         .stderr(stderr.clone())
@@ -35,20 +40,30 @@ pub(crate) fn context(plugin: &Identity, scope: &Scope, stderr: &Stderr) -> Wasi
         builder
             .wall_clock(StandingClock)
             .monotonic_clock(CountingClock::default());
+    } else if tape.is_on() {
+        builder
+            .wall_clock(Wall(tape.clone()))
+            .monotonic_clock(Passing::new(tape.clone()));
     }
     if !plugin.grants.allows(Capability::Random) {
-        let about = about(plugin.name.as_str(), scope);
-        let mut seed = Repeatable::of(&about, "seed");
+        let mut seed = Repeatable::of(about, "seed");
         builder
-            .secure_random(Repeatable::of(&about, "secure"))
-            .insecure_random(Repeatable::of(&about, "insecure"))
+            .secure_random(Repeatable::of(about, "secure"))
+            .insecure_random(Repeatable::of(about, "insecure"))
             .insecure_random_seed((u128::from(seed.next()) << 64) | u128::from(seed.next()));
+    } else if tape.is_on() {
+        let mut numbers = Numbers(tape.clone());
+        let seed = (u128::from(numbers.next()) << 64) | u128::from(numbers.next());
+        builder
+            .secure_random(Numbers(tape.clone()))
+            .insecure_random(numbers)
+            .insecure_random_seed(seed);
     }
     builder.build()
 }
 
 /// What a call is about, as far as a repeat of it is about the same.
-fn about(plugin: &str, scope: &Scope) -> String {
+pub(crate) fn about(plugin: &str, scope: &Scope) -> String {
     match scope.task() {
         Some(given) => format!("{plugin}/{}/{}", given.task.id, given.attempt),
         None => plugin.to_owned(),

@@ -8,6 +8,7 @@ mod locked;
 mod new;
 mod place;
 mod publish;
+mod replay;
 mod trial;
 mod verify;
 
@@ -22,6 +23,7 @@ use self::check::CheckArgs;
 use self::install::InstallArgs;
 use self::new::NewArgs;
 use self::publish::{PushArgs, SignArgs};
+use self::replay::ReplayArgs;
 use self::trial::TrialArgs;
 use self::verify::{LockArgs, VerifyArgs};
 use crate::cli::ConnectArgs;
@@ -43,6 +45,8 @@ pub(crate) enum PluginVerb {
     Check(CheckArgs),
     /// Call a runtime as a daemon would, with nothing behind it, and say what it does wrong
     Test(TrialArgs),
+    /// Repeat the calls that a daemon recorded of a plugin, and say where it does otherwise now
+    Replay(ReplayArgs),
     /// Make a folder with a small plugin that works, to begin with
     New(NewArgs),
     /// Put a plugin into a plugin folder, from a file or a registry, and write it down there
@@ -85,6 +89,7 @@ pub(crate) async fn carry_out(verb: PluginVerb) -> anyhow::Result<Code> {
         PluginVerb::Inspect(args) => inspect(args).await,
         PluginVerb::Check(args) => check::carry_out(args).await,
         PluginVerb::Test(args) => trial::carry_out(args).await,
+        PluginVerb::Replay(args) => replay::carry_out(args).await,
         PluginVerb::New(args) => new::carry_out(&args),
         PluginVerb::Install(args) => install::carry_out(args).await,
         PluginVerb::Verify(args) => verify::verify(&args),

@@ -16,6 +16,7 @@ use taskwright_control::observe::{Observing, observe};
 use taskwright_control::port::{BUILT_IN, Clock as _, Recovered, Strategies};
 use taskwright_control::{Control, Parts, Running};
 use taskwright_cri::CriHost;
+use taskwright_engine::record::Records;
 use taskwright_engine::{Containers, Engine, EngineConfig, Host, PluginSource, Runtimes};
 use taskwright_model::{Namespace, RuntimeName};
 use taskwright_store::{Options, SqliteFeedHistory, SqliteJournal, Store};
@@ -36,6 +37,7 @@ use super::outputs::TaskOutputs;
 use super::places::Places;
 use super::units::{TaskUnits, report};
 use crate::builtin::{self, Builtin};
+use crate::failure::Advise as _;
 use crate::folder::{Folders, Replaced};
 use crate::settings::Config;
 use crate::{task_env, versions};
@@ -321,7 +323,17 @@ async fn load_plugins(
         task_directory: Box::new(move |key| tasks.task(key)),
         scratch_directory: Box::new(move |task| scratch.scratch(task)),
     };
-    let runtimes = Runtimes::new(engine, Arc::new(ChildCompiler), host);
+    let mut runtimes = Runtimes::new(engine, Arc::new(ChildCompiler), host);
+    if let Some(directory) = &config.record_plugins {
+        let records = Records::in_directory(directory)
+            .with_context(|| format!("record plugin calls in {}", directory.display()))
+            .hint("name another directory by --record-plugins, or leave it out")?;
+        tracing::warn!(
+            directory = %directory.display(),
+            "every plugin call is recorded, with all that plugins see"
+        );
+        runtimes = runtimes.recording(records);
+    }
     let mut built_in = Replaced::new();
     for plugin in builtin::ALL {
         // Without container mode its tasks are refused where no runtime takes them.

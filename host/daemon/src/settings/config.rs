@@ -36,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) tokens: Vec<TokenEntry>,
     /// Folders with plugins, and which of their files are taken.
     pub(crate) plugins: PluginConfig,
+    /// Where the calls of plugins are recorded; `None`: they are not.
+    pub(crate) record_plugins: Option<PathBuf>,
     /// What tasks inherit or are given.
     pub(crate) task_env: Vec<String>,
     /// Whether commands belong into the main container.
@@ -126,6 +128,7 @@ impl Config {
             max_body: settings.count("limits.max-body")?,
             tokens,
             plugins: PluginConfig::from_settings(settings)?,
+            record_plugins: settings.path("record-plugins")?,
             task_env: settings.list("tasks.env")?,
             sidecar: settings.switch("sidecar.enabled")?,
             sidecar_runtime: SidecarConfig {

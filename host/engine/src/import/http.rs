@@ -91,6 +91,11 @@ impl Outgoing {
             },
         }
     }
+
+    /// Whether anybody was to be asked.
+    pub(crate) fn was_used(&self) -> bool {
+        self.hooks.asked > 0 || self.hooks.denied > 0
+    }
 }
 
 impl WasiHttpView for CallState {

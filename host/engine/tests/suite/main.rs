@@ -15,6 +15,7 @@
 //! | `lent` | what was lent by name is had, within its bounds, and nothing else |
 //! | `lent_http` | requests go to listed hosts and nobody else, whatever a server does |
 //! | `script` | a text on the engine of scripts is a runtime |
+//! | `replay` | calls that were recorded are the same once more, and what differs is told |
 //! | `speed` | how long calls and loads take; run by hand, with `--ignored` and `--release` |
 
 #![expect(
@@ -33,6 +34,7 @@ mod imports;
 mod isolation;
 mod lent;
 mod lent_http;
+mod replay;
 mod roles;
 mod script;
 mod speed;

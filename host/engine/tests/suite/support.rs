@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use taskwright_capability::fake::FakeProcessHost;
 use taskwright_capability::{Capability, Grants};
 use taskwright_control::port::{Stepped, Strategies, StrategyTask};
+use taskwright_engine::record::Records;
 use taskwright_engine::{
     CallLimits, CompileError, Compiler, Containers, Engine, EngineConfig, Host, LoadError,
     PluginSource, Runtimes, Script, compile_component,
@@ -80,6 +81,15 @@ impl Bench {
             compiler,
             folder,
         }
+    }
+
+    /// One that records every call, below `records`.
+    pub(crate) fn recording() -> Self {
+        let mut bench = Self::new();
+        let records = Records::in_directory(&bench.folder.path().join("records")).unwrap();
+        let runtimes = Arc::into_inner(bench.runtimes).unwrap();
+        bench.runtimes = Arc::new(runtimes.recording(records));
+        bench
     }
 
     /// The shipped runtime, loaded.
