@@ -11,12 +11,13 @@
 //! (h) sidecar     one command in a main container, against a bare loop of nsenter
 //! (i) container   one container, against the same calls to its runtime back to back
 //! (j) containers  200 sleeping containers: rise, memory, processor, GET, deletion
+//! (k) plugins     calls by language, policies before a submission, loading, memory, launches
 //! ```
 //!
 //! Every benchmark has a daemon of its own, in a private directory below the target
 //! directory, so that data and build lie on one disk; what it started is gone when it
 //! is over. Comparisons take turns with what they compare with. It judges nothing: a
-//! missed goal is printed and written down, and is no failure of the run. The last three need
+//! missed goal is printed and written down, and is no failure of the run. (h), (i) and (j) need
 //! root, and a containerd from the distribution's packages, which is started in a folder of its
 //! own below the target directory; where that cannot be had they are skipped.
 
@@ -32,6 +33,7 @@ mod main_container;
 mod many_containers;
 mod notice;
 mod place;
+mod plugins;
 mod report;
 mod requests;
 mod runtime;
@@ -65,7 +67,7 @@ usage: cargo xtask bench [options]
 The numbers are always written to bench/latest.json in the target directory.";
 
 /// The benchmarks by their letters.
-const BENCHMARKS: [(&str, Measure); 10] = [
+const BENCHMARKS: [(&str, Measure); 11] = [
     ("a", submit::measure),
     ("b", throughput::measure),
     ("c", component::measure),
@@ -76,6 +78,7 @@ const BENCHMARKS: [(&str, Measure); 10] = [
     ("h", sidecar::measure),
     ("i", container::measure),
     ("j", many_containers::measure),
+    ("k", plugins::measure),
 ];
 
 type Measure = fn(&Bench) -> anyhow::Result<Table>;
@@ -204,7 +207,7 @@ impl Options {
         }
         let known = |letter: &String| BENCHMARKS.iter().any(|(known, _)| known == letter);
         if let Some(unknown) = options.only.iter().find(|letter| !known(letter)) {
-            bail!("there is no benchmark {unknown:?}: they are a to j");
+            bail!("there is no benchmark {unknown:?}: they are a to k");
         }
         Ok(Some(options))
     }

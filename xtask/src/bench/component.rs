@@ -142,7 +142,12 @@ pub(super) struct Spent {
 impl Spent {
     /// Of the samples whose labels hold `label`.
     pub(super) fn between(before: &Metrics, after: &Metrics, label: &str) -> Self {
-        let rise = |name: &str| after.sum(name, label) - before.sum(name, label);
+        Self::of(before, after, &[label])
+    }
+
+    /// Of the samples whose labels hold all of `labels`.
+    pub(super) fn of(before: &Metrics, after: &Metrics, labels: &[&str]) -> Self {
+        let rise = |name: &str| after.sum_of(name, labels) - before.sum_of(name, labels);
         Self {
             calls: rise("taskwright_plugin_call_seconds_count"),
             in_component: rise("taskwright_plugin_call_seconds_sum")
@@ -151,7 +156,7 @@ impl Spent {
     }
 
     /// Seconds for one call.
-    fn each(&self) -> f64 {
+    pub(super) fn each(&self) -> f64 {
         if self.calls > 0.0 {
             self.in_component / self.calls
         } else {

@@ -122,11 +122,22 @@ pub(super) fn run_tasks(
     time: Duration,
     most: usize,
 ) -> anyhow::Result<Tally> {
+    run_bodies(swarm, time, most, |number| {
+        daemon::task(&format!("{name}-{number}"), &["/bin/true"])
+    })
+}
+
+/// The same with tasks of another kind: `body` has the number of each, from 1.
+pub(super) fn run_bodies(
+    swarm: &mut Swarm,
+    time: Duration,
+    most: usize,
+    body: impl Fn(usize) -> String,
+) -> anyhow::Result<Tally> {
     let mut number = 0;
     let next = || {
         number += 1;
-        let body = || daemon::task(&format!("{name}-{number}"), &["/bin/true"]);
-        (number <= most).then(|| Request::post("/tasks?wait=60s", &body()))
+        (number <= most).then(|| Request::post("/tasks?wait=60s", &body(number)))
     };
     swarm.drive(time, next, |answer| {
         answer.expect(&[200, 201])?;
