@@ -340,10 +340,7 @@ pub(crate) async fn load(
         name: identity.name.to_string(),
         version: described.version,
         roles: exports.roles(),
-        policy: exports
-            .policy
-            .is_some()
-            .then(|| policy.unwrap_or_default()),
+        policy: exports.policy.is_some().then(|| policy.unwrap_or_default()),
         kinds: described.kinds,
         source: origin,
         digest,

@@ -11,7 +11,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use taskwright_capability::Grants;
-use taskwright_control::port::PolicyTerms;
 use wasmtime::Store;
 
 use crate::bindings::{Export, observer, policy, runtime, types};
@@ -78,7 +77,7 @@ impl Runtimes {
                 ..Grants::default()
             },
             limits: Some(header.limits()),
-            policy: PolicyTerms::default(),
+            policy: None,
         };
         let prepared = load::prepare(&self.engine, &*self.compiler, source).await;
         let plugin = prepared.map_err(|fault| LoadError {

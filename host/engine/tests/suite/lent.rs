@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use taskwright_capability::{Capability, Directory, Grants, Secret, SecretSource};
-use taskwright_control::port::{PolicyTerms, Step, Strategies as _};
+use taskwright_control::port::{Step, Strategies as _};
 use taskwright_engine::PluginSource;
 use taskwright_model::Outcome;
 use taskwright_test_guests::BORROWER;
