@@ -269,13 +269,20 @@ pub(crate) async fn prepare(
 
     let checked = import::secrets::check(&source.grants).await;
     checked.map_err(|detail| LoadFault::Secret { detail })?;
-    let component = native(engine, compiler, &inspection.digest, source.component).await?;
+    let is_script = source.script.is_some();
+    let shared = Some(&inspection.digest).filter(|_| is_script);
+    let component = match shared.and_then(|digest| engine.shared(digest)) {
+        Some(component) => component,
+        None => native(engine, compiler, &inspection.digest, source.component).await?,
+    };
+    if is_script {
+        engine.share(&inspection.digest, &component);
+    }
     let component = import::linker(engine.wasm(), &linked)
         .and_then(|linker| linker.instantiate_pre(&component))
         .map_err(does_not_fit)?;
     let exports = Exports::of(&component, &inspection.profile.roles).map_err(does_not_fit)?;
 
-    let is_script = source.script.is_some();
     // Compiled code is the component's alone; what people compare is the script's, too.
     let mut digest = inspection.digest;
     if let Some(script) = source.script {

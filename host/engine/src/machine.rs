@@ -7,7 +7,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::cache::Cache;
@@ -75,6 +77,8 @@ struct Inner {
     most_calls: usize,
     limits: CallLimits,
     cache: Option<Cache>,
+    /// The engine of scripts, with the digest of its component: all scripts share its code.
+    shared: Mutex<Option<(String, Component)>>,
     allocation: Allocation,
 }
 
@@ -129,6 +133,7 @@ impl Engine {
                 most_calls,
                 limits: config.limits,
                 cache,
+                shared: Mutex::default(),
                 allocation,
             }),
         })
@@ -159,6 +164,18 @@ impl Engine {
 
     pub(crate) fn wasm(&self) -> &wasmtime::Engine {
         &self.inner.wasm
+    }
+
+    /// The code that scripts share, if it is of this component.
+    pub(crate) fn shared(&self, digest: &str) -> Option<Component> {
+        let shared = self.inner.shared.lock();
+        let found = shared.as_ref().filter(|(of, _)| of == digest);
+        found.map(|(_, component)| component.clone())
+    }
+
+    /// Lets scripts share this code from now on.
+    pub(crate) fn share(&self, digest: &str, component: &Component) {
+        *self.inner.shared.lock() = Some((digest.to_owned(), component.clone()));
     }
 
     pub(crate) fn ticker(&self) -> &Ticker {
