@@ -2,7 +2,8 @@
 //!
 //! The interfaces of `taskwright:plugin` as Rust modules, the trait [`Runtime`] with its macro
 //! [`export!`], [`command`], which strategies that run a command share, and [`policy`] and
-//! [`observer`] with macros of their own. A component imports
+//! [`observer`] with macros of their own. In tests, which run natively, the host's functions are
+//! those of [`testing`]. A component imports
 //! just the interfaces whose functions it calls.
 
 /// What the generator makes of `wit/`, and what [`export!`] expands to; not for use by name.
@@ -52,8 +53,11 @@ pub mod generated_observer {
 }
 
 pub mod command;
+pub mod host;
 pub mod observer;
 pub mod policy;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 
 pub use generated::exports::taskwright::plugin::runtime::{
     Description, Event, Guest as Runtime, StopRequest, UnitExit,
@@ -62,9 +66,8 @@ pub use generated::taskwright::plugin::types::{
     Command, End, EnvVar, ExitStatus, Failure, Outcome, Problem, SpawnError, SpawnRequest, Spawned,
     Step, Task, Waiting,
 };
-pub use generated::taskwright::plugin::{
-    container, directories, files, log, namespace, process, secrets, settings, status, units,
-};
+pub use generated::taskwright::plugin::{container, directories, namespace};
+pub use host::{files, log, process, secrets, settings, status, units};
 
 /// Makes a type the component's policy: `taskwright_plugin_sdk::export_policy!(MyPolicy);`
 #[macro_export]
