@@ -95,7 +95,7 @@ fn an_edited_script_is_told_and_where_it_differs() {
     folder.daemon.kill();
     let record = record(&records, "polite");
     let edited = folder.path.join("edited.rhai");
-    std::fs::write(&edited, POLITE.replace("\"nice\"", "\"chrt\"")).unwrap();
+    std::fs::write(&edited, POLITE.replace("[\"nice\"", "[\"chrt\"")).unwrap();
     let component = format!("--component={}", edited.display());
     let told = replay(&folder, &record, &[&component]).expect(1);
     assert!(

@@ -9,7 +9,7 @@ use taskwright_control::port::{
 };
 use taskwright_engine::record::{RecordError, RecordReader};
 use taskwright_engine::replay::{Difference, Repeated};
-use taskwright_engine::{PluginSource, Script};
+use taskwright_engine::{CallLimits, PluginSource, Script};
 use taskwright_model::{ExitStatus, Timestamp, UnitName};
 use taskwright_test_guests::{BORROWER, MISBEHAVE, PROCESS, RELAY, SCRIPT};
 
@@ -219,7 +219,12 @@ async fn an_answer_that_never_came_ends_the_call_as_it_did() {
 async fn an_edited_script_differs_and_is_told_where() {
     let text = "fn start(task) { #{ argv: [\"nice\"] + task.command } }\n";
     let bench = Bench::recording();
-    bench.runtimes.load(script(text)).await.unwrap();
+    // The engine of scripts is large, and on a busy machine charged for the time of others.
+    let source = PluginSource {
+        limits: Some(CallLimits::default()),
+        ..script(text)
+    };
+    bench.runtimes.load(source).await.unwrap();
     let stepped = bench
         .runtimes
         .start(given(command_for("wrap", &["true"])))

@@ -24,8 +24,8 @@ use crate::output::{self, OutputArgs};
 
 /// Differences that are told; the rest is counted.
 const MOST_TOLD: usize = 10;
-/// Characters of each side of a difference.
-const MOST_SHOWN: usize = 400;
+/// Bytes of each side of a difference.
+const MOST_SHOWN: usize = 800;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
@@ -229,13 +229,14 @@ impl Told {
             What::Differs(difference) => {
                 let differs = Tone::Bad.paint("differs", colours);
                 let mut text = format!("call {call}, {export}: {differs}\n");
-                if let Some(sentence) = &difference.on_the_way {
-                    text.push_str(&format!("  {}\n", shown(sentence.clone())));
-                }
-                if difference.noted != difference.came {
-                    let (noted, came) = (&difference.noted, &difference.came);
-                    text.push_str(&format!("  noted: {}\n", shown(noted.to_string())));
-                    text.push_str(&format!("  came:  {}\n", shown(came.to_string())));
+                match &difference.on_the_way {
+                    // How it ended follows from that.
+                    Some(sentence) => text.push_str(&format!("  {}\n", shown(sentence.clone()))),
+                    None => {
+                        let (noted, came) = (&difference.noted, &difference.came);
+                        text.push_str(&format!("  noted: {}\n", shown(noted.to_string())));
+                        text.push_str(&format!("  came:  {}\n", shown(came.to_string())));
+                    }
                 }
                 text
             }
