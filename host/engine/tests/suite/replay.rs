@@ -199,7 +199,9 @@ async fn a_call_that_fails_fails_the_same_way() {
         let told = bench.start(mischief()).await.err().unwrap_or_default();
         assert!(told.contains(said), "{fault}: {told}");
         let exports = check_same(&bench, "misbehave", MISBEHAVE).await;
-        assert_eq!(exports, ["runtime.describe", "runtime.start"], "{fault}");
+        let described = ["runtime", "policy", "observer"].map(|role| format!("{role}.describe"));
+        let called = [&described[..], &["runtime.start".to_owned()]].concat();
+        assert_eq!(exports, called, "{fault}");
     }
 }
 
@@ -217,7 +219,8 @@ async fn an_answer_that_never_came_ends_the_call_as_it_did() {
 
 #[tokio::test]
 async fn an_edited_script_differs_and_is_told_where() {
-    let text = "fn start(task) { #{ argv: [\"nice\"] + task.command } }\n";
+    let text = "fn describe() { #{ version: \"1\" } }\n\
+                fn start(task) { #{ argv: [\"nice\"] + task.command } }\n";
     let bench = Bench::recording();
     // The engine of scripts is large, and on a busy machine charged for the time of others.
     let source = PluginSource {
