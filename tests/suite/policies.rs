@@ -231,12 +231,23 @@ fn policy_test_tells_what_would_happen_and_submits_nothing() {
     assert!(text.contains("no task"), "{text}");
     let client = folder.client();
     client.get("/tasks/a").expect(404);
+    let mut elsewhere = flat("elsewhere", &["true"]);
+    elsewhere["runtime"] = json!("tell");
+    folder.put("tell.toml", crate::plugins::LENT);
+    folder.put(
+        "tell.rhai",
+        "fn describe() { #{ version: \"1\" } }\nfn start(task) { #{ argv: task.command } }\n",
+    );
+    folder.until_serving("tell", "1");
     client.run(&flat("old", &["true"]));
+    client.run(&elsewhere);
     let words = ["policy", "test", &guardrails, "--history", "-o", "json"];
     let told = folder.daemon.taskwright(&words).expect(0);
     let told: Value = serde_json::from_str(&told.stdout).unwrap();
     assert_eq!(told["items"][0]["name"], "old");
-    assert_eq!(told["items"][0]["result"], "change");
+    for item in told["items"].as_array().unwrap() {
+        assert_eq!(item["result"], "change", "{item:#}");
+    }
     let words = ["policy", "test", "no-such.rhai", "--history"];
     let told = folder.daemon.taskwright(&words);
     assert!(told.stderr.contains("no-such.rhai"), "{}", told.stderr);

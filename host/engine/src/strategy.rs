@@ -564,11 +564,14 @@ fn stepped((step, account): (Step, Account)) -> Stepped {
 
 /// The runtimes there are, for a message.
 fn known(plugins: &BTreeMap<RuntimeName, Arc<Plugin>>) -> String {
-    if plugins.is_empty() {
+    let mut runtimes = plugins
+        .iter()
+        .filter(|(_, plugin)| plugin.loaded.exports.runtime.is_some())
+        .peekable();
+    if runtimes.peek().is_none() {
         return "none at all".to_owned();
     }
-    let each = plugins
-        .iter()
+    let each = runtimes
         .map(|(name, plugin)| format!("{name} (takes {})", plugin.loaded.info.kinds.join(", ")));
     each.collect::<Vec<_>>().join(", ")
 }

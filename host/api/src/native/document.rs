@@ -31,7 +31,7 @@ pub struct TaskDocuments;
 #[serde(rename_all = "camelCase")]
 struct Document<'a> {
     name: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    /// There even if there are none: policies look into them.
     labels: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'a str>,

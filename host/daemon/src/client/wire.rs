@@ -64,14 +64,16 @@ impl<'a> TaskView<'a> {
         let hold = self.0.pointer("/review/hold")?;
         let message = tame(hold.pointer("/message").and_then(Value::as_str)?);
         let name = tame(self.name());
+        let policy = hold.pointer("/policies/0").and_then(Value::as_str);
+        let policy = tame(policy.unwrap_or("unknown"));
         Some(match hold.pointer("/reason").and_then(Value::as_str) {
             Some("asked") => format!(
-                "task {name} is held until somebody approves or denies it: {message}\n  hint: \
+                "task {name} is held until somebody approves or denies it, as policy {policy} asks: {message}\n  hint: \
                  `taskwright approve {name}` or `taskwright deny {name}`"
             ),
             _ => format!(
-                "task {name} is held until a policy gives a verdict: {message}\n  hint: \
-                 `taskwright explain {name}` says which"
+                "task {name} is held until policy {policy} gives a verdict: {message}\n  hint: \
+                 `taskwright explain {name}` and `taskwright plugin list` say more"
             ),
         })
     }

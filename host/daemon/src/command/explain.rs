@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cli::ConnectArgs;
+use crate::client::wire::TaskView;
 use crate::exit::Code;
 use crate::output::diff::diff;
 use crate::output::style::{Colours, Tone, tame};
@@ -36,7 +37,7 @@ fn describe(task: &Value, review: &Value, colours: Colours) -> String {
         told.push_str(&tame(text));
         told.push('\n');
     };
-    let (name, state) = (word(task, "name"), word(task, "state"));
+    let (name, state) = (word(task, "name"), TaskView(task).state());
     match task.get("outcome") {
         Some(outcome) => {
             let code = outcome.get("exitCode").map(Value::to_string);
@@ -60,16 +61,24 @@ fn describe(task: &Value, review: &Value, colours: Colours) -> String {
         let policies = list(hold, "policies");
         let (message, since) = (word(hold, "message"), word(hold, "since"));
         match word(hold, "reason") {
-            "asked" => line(&format!(
-                "Held since {since}: {policies} asks: {message}\n  hint: `taskwright approve` or \
-                 `taskwright deny`; without an answer until {} it is `{}`",
-                word(hold, "until"),
-                word(hold, "otherwise")
-            )),
-            _ => line(&format!(
-                "Held since {since}: {policies} gives no verdict: {message}\n  hint: mend the \
-                 policy, or take it out of the plugin folder; it is asked again by itself"
-            )),
+            "asked" => {
+                line(&format!("Held since {since}: {policies} asks: {message}"));
+                line(&format!(
+                    "  hint: `taskwright approve {name}` or `taskwright deny {name}`; without an \
+                     answer until {} it is `{}`",
+                    word(hold, "until"),
+                    word(hold, "otherwise")
+                ));
+            }
+            _ => {
+                line(&format!(
+                    "Held since {since}: {policies} gives no verdict: {message}"
+                ));
+                line(
+                    "  hint: mend the policy, or take it out of the plugin folder; it is asked \
+                     again by itself",
+                );
+            }
         }
     }
     let mut table = Table::new(&["STAGE", "POLICY", "MODE", "VERDICT", "AT", "WHY"]);

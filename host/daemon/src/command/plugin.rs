@@ -136,6 +136,10 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
         let health = match health_problem(plugin) {
             None => Cell::toned("ok", Tone::Good),
             Some(trouble) => {
+                let trouble = match text(plugin, "refused") {
+                    why if why.is_empty() => trouble,
+                    why => format!("{trouble}: {why}"),
+                };
                 let told = format!("{}: {trouble}", text(plugin, "name"));
                 troubles.push_str(&output::style::tame(&told));
                 troubles.push('\n');

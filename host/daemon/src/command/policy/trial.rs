@@ -8,14 +8,18 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use taskwright_api::TaskDocuments;
 use taskwright_control::port::{
-    BUILT_IN, Clock, Documents as _, PluginInfo, Role, Strategies as _,
+    BUILT_IN, Clock, Documents as _, PluginInfo, Role, SpecProblem, Stepped, Strategies,
+    StrategyError, StrategyEvent, StrategyTask,
 };
 use taskwright_control::review::Reviewer;
 use taskwright_engine::{PluginSource, Runtimes};
-use taskwright_model::{Decision, Namespace, Said, Stage, Task, TaskKey, Verdict};
+use taskwright_model::{
+    Decision, Namespace, RuntimeName, Said, Stage, Task, TaskKey, TaskSpec, Verdict,
+};
 
 use crate::builtin;
 use crate::cli::ConnectArgs;
@@ -106,12 +110,13 @@ pub(crate) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
     let reviewer = Reviewer::new(
         runtimes.clone(),
         Arc::new(TaskDocuments),
-        runtimes.clone(),
+        Arc::new(Here(runtimes.clone())),
         Arc::new(RealClock),
     );
+    let here = Here(runtimes);
     let mut tried = Vec::with_capacity(tasks.len());
     for task in &tasks {
-        tried.push(ask(&runtimes, &reviewer, task).await?);
+        tried.push(ask(&here, &reviewer, task).await?);
     }
     let told = json!({ "items": tried.iter().map(Tried::to_json).collect::<Vec<_>>() });
     if !output::structured(args.output.format(), &told)? {
@@ -182,7 +187,43 @@ async fn history(client: &Client, selector: Option<String>) -> anyhow::Result<Ve
     Ok(all)
 }
 
-async fn ask(runtimes: &Runtimes, reviewer: &Reviewer, document: &Value) -> anyhow::Result<Tried> {
+/// The runtimes that are here. One that is not would take its tasks elsewhere, and nothing can be
+/// held against them here.
+struct Here(Arc<Runtimes>);
+
+impl Strategies for Here {
+    fn resolve(&self, spec: &TaskSpec) -> Result<RuntimeName, SpecProblem> {
+        match (self.0.resolve(spec), &spec.runtime) {
+            (Err(_), Some(elsewhere)) => Ok(elsewhere.clone()),
+            (resolved, _) => resolved,
+        }
+    }
+
+    fn validate(
+        &self,
+        task: StrategyTask,
+    ) -> BoxFuture<'_, Result<Vec<SpecProblem>, StrategyError>> {
+        match self.0.resolve(&task.task.spec) {
+            Ok(_) => self.0.validate(task),
+            Err(_) => Box::pin(std::future::ready(Ok(Vec::new()))),
+        }
+    }
+
+    fn start(&self, task: StrategyTask) -> BoxFuture<'_, Result<Stepped, StrategyError>> {
+        self.0.start(task)
+    }
+
+    fn on_event(
+        &self,
+        task: StrategyTask,
+        state: Arc<[u8]>,
+        event: StrategyEvent,
+    ) -> BoxFuture<'_, Result<Stepped, StrategyError>> {
+        self.0.on_event(task, state, event)
+    }
+}
+
+async fn ask(here: &Here, reviewer: &Reviewer, document: &Value) -> anyhow::Result<Tried> {
     let name = document.get("name").and_then(Value::as_str).unwrap_or("?");
     let no_task = |why: String| Tried {
         name: name.to_owned(),
@@ -193,11 +234,9 @@ async fn ask(runtimes: &Runtimes, reviewer: &Reviewer, document: &Value) -> anyh
         Ok(read) => read,
         Err(problems) => return Ok(no_task(problems.join("; "))),
     };
-    // A runtime that is not here would take it elsewhere.
-    let runtime = match (runtimes.resolve(&spec), &spec.runtime) {
-        (Ok(runtime), _) => runtime,
-        (Err(_), Some(wanted)) => wanted.clone(),
-        (Err(problem), None) => return Ok(no_task(problem.message)),
+    let runtime = match here.resolve(&spec) {
+        Ok(runtime) => runtime,
+        Err(problem) => return Ok(no_task(problem.message)),
     };
     let key = TaskKey {
         namespace: Namespace::native(),

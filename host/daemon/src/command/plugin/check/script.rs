@@ -6,10 +6,11 @@
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use taskwright_capability::Capability;
-use taskwright_control::port::PluginInfo;
+use taskwright_control::port::{PluginInfo, Role};
+use taskwright_engine::world::Refusal;
 use taskwright_engine::{LoadError, LoadFault, PluginSource};
 
-use super::{CheckArgs, Fault, describe, faults, idle, list, verdict, words};
+use super::{CheckArgs, Fault, describe, faults, list, verdict, words};
 use crate::command::plugin::trial;
 use crate::exit::Code;
 use crate::failure::Advise as _;
@@ -50,7 +51,6 @@ pub(super) async fn carry_out(args: CheckArgs) -> anyhow::Result<Code> {
 pub(in crate::command::plugin) async fn look(mut source: PluginSource) -> anyhow::Result<Looked> {
     let engine = std::sync::Arc::clone(&source.component);
     let found = taskwright_engine::inspect(engine, &source.name, &source.grants).await?;
-    let mut faults = faults(&found.refusals);
     let text = source.script.as_ref();
     let mut looked = Looked {
         name: source.name.clone(),
@@ -58,19 +58,44 @@ pub(in crate::command::plugin) async fn look(mut source: PluginSource) -> anyhow
         size: text.map_or(0, |script| script.text.len()),
         digest: text.map_or_else(String::new, |script| script.digest(&found.digest)),
         lent: source.grants.capabilities.iter().copied().collect(),
-        idle: idle(&source.grants, &found.profile.wants),
+        idle: Vec::new(),
         imports: found.profile.imports,
-        wants: found.profile.wants,
+        wants: Vec::new(),
         info: None,
         faults: Vec::new(),
     };
-    // What it is not lent is told already, and keeps nobody from reading it.
-    source.grants.capabilities.extend(&looked.wants);
-    match trial::load(source).await {
-        Ok(info) => looked.info = Some(info),
-        Err(error) => faults.push((why(error)?, None)),
+    let process = Capability::Process;
+    let is_lent = source.grants.allows(process);
+    let starts = text.is_some_and(|script| script.text.contains("fn start("));
+    // What it is not lent is told below, and keeps nobody from reading it.
+    source.grants.capabilities.insert(process);
+    let is_runtime = match trial::load(source).await {
+        Ok(info) => {
+            let is_runtime = info.roles.contains(&Role::Runtime);
+            looked.info = Some(info);
+            is_runtime
+        }
+        Err(error) => {
+            looked.faults.push((why(error)?, None));
+            starts
+        }
+    };
+    // Only what starts something needs anything; the rest it is denied by name when it asks.
+    if is_runtime {
+        looked.wants.push(process);
     }
-    looked.faults = faults;
+    match (is_runtime, is_lent) {
+        (true, false) => {
+            let refusal = Refusal::NotGranted {
+                plugin: looked.name.clone(),
+                interface: "taskwright:plugin/process".to_owned(),
+                capability: process,
+            };
+            looked.faults.extend(faults(&[refusal]));
+        }
+        (false, true) => looked.idle.push(process),
+        _ => {}
+    }
     Ok(looked)
 }
 
@@ -111,8 +136,16 @@ impl Looked {
             ("engine", "the built-in one, which has read it".to_owned()),
         ];
         if let Some(info) = &self.info {
-            let kinds = info.kinds.join(", ");
-            lines.push(("says", format!("version {}, takes {kinds}", info.version)));
+            let version = match info.version.as_str() {
+                "" => "no version".to_owned(),
+                version => format!("version {version}"),
+            };
+            let roles: Vec<&str> = info.roles.iter().map(|role| role.as_str()).collect();
+            let what = match info.kinds.as_slice() {
+                [] => roles.join(", "),
+                kinds => format!("takes {}", kinds.join(", ")),
+            };
+            lines.push(("says", format!("{version}, {what}")));
         }
         lines.push(("imports", list(&self.imports)));
         lines.push(("wants", list(&words(&self.wants))));
