@@ -12,10 +12,11 @@ fn main() {
         "taskwright-plugin-sidecar",
         "taskwright-plugin-container",
         "taskwright-plugin-script",
+        "taskwright-plugin-echo",
     ];
     match taskwright_guest_build::build(&root.join("plugins"), &[&root.join("wit")], &packages) {
         Ok(built) => {
-            for (name, guest) in ["PROCESS", "SIDECAR", "CONTAINER", "SCRIPT"]
+            for (name, guest) in ["PROCESS", "SIDECAR", "CONTAINER", "SCRIPT", "ECHO"]
                 .iter()
                 .zip(built)
             {

@@ -18,10 +18,11 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use crate::auth::{Caller, Peer, Scope};
-use crate::native::PREFIX;
+use crate::native;
 use crate::problem::{Form, Problem};
 use crate::server::MOST_HEADER_BYTES;
 use crate::state::ApiState;
+use crate::tessia;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -36,11 +37,10 @@ pub(crate) async fn edge(
 ) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>();
     let route = Route::of(
-        request
-            .extensions()
-            .get::<MatchedPath>()
-            .map(MatchedPath::as_str),
+        matched.map(MatchedPath::as_str),
+        request.uri().path(),
         &method,
     );
     let request_id = request_id(request.headers());
@@ -107,17 +107,24 @@ async fn problem_in(response: &mut Response) -> Option<Problem> {
 }
 
 /// Nothing is served at that path.
-pub(crate) async fn no_such_route(uri: Uri) -> Problem {
+pub(crate) async fn no_such_route(uri: Uri) -> Response {
+    if tessia::has_path(uri.path()) {
+        return tessia::no_such_route(&uri);
+    }
     let shown: String = uri.path().chars().take(200).collect();
     Problem::new(
         StatusCode::NOT_FOUND,
         format!("nothing is served at {shown:?}"),
     )
     .hint("see /docs for what is")
+    .into_response()
 }
 
 /// Something is served at that path, but not with that method; axum adds `Allow`.
 pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    if tessia::has_path(uri.path()) {
+        return Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    }
     let shown: String = uri.path().chars().take(200).collect();
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -289,6 +296,9 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
+/// Where dialects are served a second time.
+const PREFIXES: [&str; 2] = [native::PREFIX, tessia::PREFIX];
+
 /// What the edge must know about where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Route {
@@ -302,7 +312,23 @@ struct Route {
 /// Served by contract: errors there have the contract's form.
 const CONTRACT: [&str; 4] = ["/tasks/{name}", "/setTasks", "/getTasks", "/health"];
 /// Answered to everybody: probes have no token, and the documents hold nothing secret.
-const OPEN: [&str; 5] = ["/livez", "/readyz", "/health", "/openapi.json", "/docs"];
+const OPEN: [&str; 6] = [
+    "/livez",
+    "/readyz",
+    "/health",
+    "/openapi.json",
+    "/docs",
+    "/",
+];
+/// Those of the Tessia dialect.
+const TESSIA: [&str; 6] = [
+    "/v1/",
+    "/v1/schema",
+    "/v1/tasks",
+    "/v1/tasks/{task_id}",
+    "/v1/tasks/{task_id}/stop",
+    "/v1/tasks/{task_id}/output",
+];
 /// The other routes of ours.
 const OWN: [&str; 14] = [
     "/tasks",
@@ -322,13 +348,19 @@ const OWN: [&str; 14] = [
 ];
 
 impl Route {
-    fn of(matched: Option<&str>, method: &Method) -> Self {
+    fn of(matched: Option<&str>, asked: &str, method: &Method) -> Self {
         let path = matched.unwrap_or("unmatched");
-        let path = path.strip_prefix(PREFIX).unwrap_or(path);
+        let below = PREFIXES.iter().find_map(|one| path.strip_prefix(one));
+        let path = match below {
+            Some("") => "/",
+            Some(below) => below,
+            None => path,
+        };
         let known = |list: &[&'static str]| list.iter().copied().find(|one| *one == path);
         let open = known(&OPEN);
         let contract = known(&CONTRACT);
-        let label = contract.or(open).or_else(|| known(&OWN));
+        let tessia = known(&TESSIA);
+        let label = contract.or(open).or(tessia).or_else(|| known(&OWN));
         let of_contract = contract.is_some()
             // Creating is the contract's; listing is ours.
             || (path == "/tasks" && !method.is_safe())
@@ -337,7 +369,9 @@ impl Route {
         Self {
             label: label.unwrap_or("other"),
             open: open.is_some(),
-            form: if of_contract {
+            form: if tessia.is_some() || path == "/" || tessia::has_path(asked) {
+                Form::Detail
+            } else if of_contract {
                 Form::Contract
             } else {
                 Form::ProblemDocument
@@ -353,7 +387,7 @@ mod tests {
     #[test]
     fn every_documented_route_is_known_to_the_edge() {
         for path in crate::openapi::document().paths.paths.keys() {
-            let route = Route::of(Some(path), &Method::GET);
+            let route = Route::of(Some(path), path, &Method::GET);
             assert_eq!(route.label, path, "add it to a list in edge.rs");
         }
     }
@@ -362,19 +396,23 @@ mod tests {
     fn prefixed_routes_are_the_same_routes() {
         let get = Method::GET;
         assert_eq!(
-            Route::of(Some("/opensandbox/tasks/{name}"), &get),
-            Route::of(Some("/tasks/{name}"), &get)
+            Route::of(
+                Some("/opensandbox/tasks/{name}"),
+                "/opensandbox/tasks/a",
+                &get
+            ),
+            Route::of(Some("/tasks/{name}"), "/tasks/a", &get)
         );
     }
 
     #[test]
     fn creating_is_contract_and_listing_is_ours() {
         assert_eq!(
-            Route::of(Some("/tasks"), &Method::POST).form,
+            Route::of(Some("/tasks"), "/tasks", &Method::POST).form,
             Form::Contract
         );
         assert_eq!(
-            Route::of(Some("/tasks"), &Method::GET).form,
+            Route::of(Some("/tasks"), "/tasks", &Method::GET).form,
             Form::ProblemDocument
         );
     }

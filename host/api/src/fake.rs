@@ -112,6 +112,7 @@ pub(crate) async fn api_with(config: Config, auth: AuthConfig) -> Api {
         },
         metrics: Arc::new(|| "taskwright_up 1\n".to_owned()),
         namespace: Namespace::native(),
+        left: Arc::new(crate::tessia::NothingLeft),
         limits: ApiLimits {
             body_bytes: 64 * 1024,
             body_time: Duration::from_millis(500),
@@ -312,6 +313,7 @@ impl Strategies for Obedient {
         match spec.work.kind() {
             "process" => Ok(RuntimeName::parse("process").unwrap()),
             "podTemplateSpec" => Ok(RuntimeName::parse("pod").unwrap()),
+            "echo" => Ok(RuntimeName::parse("echo").unwrap()),
             kind => Err(SpecProblem {
                 field: format!("/spec/{kind}"),
                 message: format!("no runtime takes {kind}"),
@@ -409,6 +411,15 @@ impl Plugins for OnePlugin {
             faults: 0,
         };
         async move { vec![plugin] }.boxed()
+    }
+
+    fn runtimes(&self) -> Vec<(String, Vec<String>)> {
+        let of = |name: &str, kind: &str| (name.to_owned(), vec![kind.to_owned()]);
+        vec![
+            of("echo", "echo"),
+            of("pod", "podTemplateSpec"),
+            of("process", "process"),
+        ]
     }
 }
 

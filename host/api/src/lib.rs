@@ -9,9 +9,10 @@
 //! | [`state`] | what handlers are given |
 //! | [`auth`] | who may do what |
 //! | `edge` | what is done for every request: ids, access, panics, errors, metrics |
-//! | `problem` | errors, and the two forms in which they leave |
+//! | `problem` | errors, and the forms in which they leave |
 //! | `body`, `query`, `sse` | bodies read within bounds, words of queries, streams of events |
 //! | [`native`] | the native dialect, and what we add beside it |
+//! | [`tessia`] | the dialect of the Tessia task runner |
 //! | [`openapi`] | the description of it all, and the page that shows it |
 
 pub mod auth;
@@ -27,6 +28,7 @@ mod room;
 pub mod server;
 mod sse;
 pub mod state;
+pub mod tessia;
 
 pub use auth::{AuthConfig, AuthError, Scope, Token};
 pub use native::document::TaskDocuments;
@@ -38,14 +40,17 @@ use std::sync::Arc;
 
 use axum::{Router, middleware};
 
-/// Every route there is, ready to be served: the native dialect at the root and again under
-/// `/opensandbox`, each request passing the same edge.
+/// Every route there is, ready to be served: each dialect at the root and again under a prefix of
+/// its own, each request passing the same edge.
 pub fn router(state: ApiState) -> Router {
     let state = Arc::new(state);
     let native = openapi::routes().split_for_parts().0;
     Router::new()
         .merge(native.clone())
         .nest(native::PREFIX, native)
+        .merge(tessia::routes().split_for_parts().0)
+        .merge(tessia::root_route().split_for_parts().0)
+        .merge(tessia::under_prefix())
         .fallback(edge::no_such_route)
         .method_not_allowed_fallback(edge::no_such_method)
         .layer(middleware::from_fn_with_state(state.clone(), edge::edge))

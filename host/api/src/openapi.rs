@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use crate::native::{events, exec, list, logs, operator, plugins, review, set, tasks};
 use crate::state::ApiState;
+use crate::tessia;
 
 const BEARER: &str = "bearer";
 
@@ -23,13 +24,15 @@ const BEARER: &str = "bearer";
 #[openapi(
     info(
         title = "Taskwright",
-        description = "A task executor for one node. Every route is also served under `/opensandbox`.",
+        description = "A task executor for one node. Every dialect is also served whole under a prefix of its own: \
+            `/opensandbox`, `/tessia` (`/v1/...`).",
         license(name = "Apache-2.0")
     ),
     tags(
         (name = "tasks", description = "Submit, watch, stop and delete tasks"),
         (name = "events", description = "The numbered feed of what happens to tasks"),
         (name = "plugins", description = "The runtimes that are loaded"),
+        (name = "tessia", description = "The Tessia task runner: machines with parameters, watched by id"),
         (name = "operation", description = "Probes, metrics, version"),
     ),
     modifiers(&Security)
@@ -80,10 +83,14 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(docs))
 }
 
-/// The OpenAPI document.
+/// The OpenAPI document, of all dialects.
 #[must_use]
 pub fn document() -> Document {
-    routes().split_for_parts().1
+    routes()
+        .merge(tessia::root_route())
+        .merge(tessia::routes())
+        .split_for_parts()
+        .1
 }
 
 /// The document as it is served and as it stands in the repository.

@@ -1,8 +1,11 @@
-//! Errors, and the two forms in which they leave.
+//! Errors, and the forms in which they leave.
 //!
 //! A handler returns a [`Problem`]: fact, cause, next step. The edge renders it,
 //! because only the edge knows the route: the contract's `{code, message}` on
-//! contract routes, an RFC 9457 problem document on routes of our own.
+//! contract routes, another dialect's own form on its routes, an RFC 9457 problem
+//! document on routes of our own.
+
+use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -13,6 +16,7 @@ use taskwright_control::port::SpecProblem;
 use taskwright_control::{ControlError, SubmitError};
 
 use crate::native::places::Places;
+use crate::tessia::ErrorView;
 
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +130,12 @@ impl Problem {
                     hint: self.hint.as_deref(),
                 }),
             ),
+            Form::Detail => (
+                "application/json",
+                serde_json::to_vec(&ErrorView {
+                    detail: &self.in_one_sentence(),
+                }),
+            ),
             Form::ProblemDocument => (
                 "application/problem+json",
                 serde_json::to_vec(&ProblemDocument {
@@ -142,7 +152,9 @@ impl Problem {
         };
         // Both are structs of texts and numbers: writing them to memory cannot fail.
         let mut body = body.unwrap_or_default();
-        body.push(b'\n');
+        if form != Form::Detail {
+            body.push(b'\n');
+        }
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -155,6 +167,16 @@ impl Problem {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         response
+    }
+}
+
+impl Problem {
+    /// The fact, and what to do about it.
+    fn in_one_sentence(&self) -> Cow<'_, str> {
+        match &self.hint {
+            Some(hint) => format!("{}; {hint}", self.message).into(),
+            None => self.message.as_str().into(),
+        }
     }
 }
 
@@ -182,6 +204,8 @@ pub(crate) enum Form {
     Contract,
     /// RFC 9457.
     ProblemDocument,
+    /// `{detail}`, as the Tessia task runner has it.
+    Detail,
 }
 
 /// An error on a route of the contract. `code` is the status as words.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::AuthConfig;
 use crate::room::Room;
+use crate::tessia::LeftTasks;
 
 /// Everything that answers are made of.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub struct ApiState {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Where the tasks of the native dialect live.
     pub namespace: Namespace,
+    /// Tasks of the Tessia dialect that the original runner left behind.
+    pub left: Arc<dyn LeftTasks>,
     /// Bounds on single requests.
     pub limits: ApiLimits,
     /// The bound on what large requests and answers hold in memory together.

@@ -673,4 +673,7 @@ impl PluginInfo {
 pub trait Plugins: Send + Sync + 'static {
     /// All of them, by name.
     fn list(&self) -> BoxFuture<'_, Vec<PluginInfo>>;
+
+    /// The runtimes among them, by name, each with the kinds of work it takes. Asks no plugin.
+    fn runtimes(&self) -> Vec<(String, Vec<String>)>;
 }

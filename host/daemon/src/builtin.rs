@@ -16,7 +16,7 @@ pub(crate) struct Builtin {
 }
 
 /// All of them.
-pub(crate) const ALL: [Builtin; 3] = [
+pub(crate) const ALL: [Builtin; 4] = [
     Builtin {
         name: "process",
         component: include_bytes!(env!("BUILTIN_PROCESS")),
@@ -32,6 +32,11 @@ pub(crate) const ALL: [Builtin; 3] = [
         component: include_bytes!(env!("BUILTIN_CONTAINER")),
         // It tells since when its parts are as they are.
         grants: &[Capability::Container, Capability::Clock],
+    },
+    Builtin {
+        name: "echo",
+        component: include_bytes!(env!("BUILTIN_ECHO")),
+        grants: &[Capability::Process],
     },
 ];
 

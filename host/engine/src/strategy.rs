@@ -592,4 +592,13 @@ impl Plugins for Runtimes {
             infos
         })
     }
+
+    fn runtimes(&self) -> Vec<(String, Vec<String>)> {
+        let plugins = self.plugins.read();
+        let infos = plugins.values().map(|plugin| &plugin.loaded.info);
+        let runtimes = infos.filter(|info| info.roles.contains(&Role::Runtime));
+        runtimes
+            .map(|info| (info.name.clone(), info.kinds.clone()))
+            .collect()
+    }
 }

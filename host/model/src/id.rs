@@ -190,6 +190,12 @@ impl Namespace {
     pub fn native() -> Self {
         Self("default".into())
     }
+
+    /// The namespace of the Tessia dialect.
+    #[must_use]
+    pub fn tessia() -> Self {
+        Self("tessia".into())
+    }
 }
 
 /// What identifies a task for ever: names are used again, ids are not.

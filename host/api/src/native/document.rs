@@ -1,8 +1,8 @@
 //! A task as the document that somebody could have sent: what policies see and may change.
 //!
 //! Written from what was understood of a submission, not from its text, so that there is one form:
-//! a command stands in `process`, a container in `spec.container`, a pod in `podTemplateSpec`, and
-//! all else at the top. Reading it gives the same task again.
+//! a command stands in `process`, a container in `spec.container`, a pod in `podTemplateSpec`, work of
+//! another kind in `spec.document`, and all else at the top. Reading it gives the same task again.
 
 use std::collections::BTreeMap;
 
@@ -60,8 +60,29 @@ struct Document<'a> {
 }
 
 #[derive(Serialize)]
-struct Spec<'a> {
-    container: &'a RawValue,
+#[serde(rename_all = "camelCase")]
+enum Spec<'a> {
+    Container(&'a RawValue),
+    Document {
+        kind: &'a str,
+        content: Option<&'a RawValue>,
+    },
+}
+
+impl<'a> Spec<'a> {
+    fn of(work: &'a Work) -> Option<Self> {
+        let Work::Document { kind, json } = work else {
+            return None;
+        };
+        match kind.as_str() {
+            POD_TEMPLATE => None,
+            CONTAINER => raw_of(json).map(Self::Container),
+            kind => Some(Self::Document {
+                kind,
+                content: raw_of(json),
+            }),
+        }
+    }
 }
 
 impl TaskDocuments {
@@ -105,7 +126,7 @@ impl Documents for TaskDocuments {
                 Work::Process(process) => Some(ProcessView::of(process, EnvValues::Shown)),
                 Work::Document { .. } => None,
             },
-            spec: of_kind(CONTAINER).map(|container| Spec { container }),
+            spec: Spec::of(&spec.work),
             pod_template_spec: of_kind(POD_TEMPLATE),
         };
         text_of(&document)
@@ -213,6 +234,10 @@ mod tests {
             json!({
                 "name": "a",
                 "podTemplateSpec": {"spec": {"containers": [{"name": "main", "image": "x"}]}},
+            }),
+            json!({
+                "name": "a", "runtime": "echo",
+                "spec": {"document": {"kind": "echo", "content": ["echo hello", "sleep 1"]}},
             }),
         ]
     }

@@ -134,9 +134,38 @@ struct SpecView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     container: Option<Cow<'a, RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<OtherView<'a>>,
     /// The run limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_seconds: Option<u64>,
+}
+
+/// Work of a kind that only its runtime knows, as it was sent.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = OtherWork)]
+struct OtherView<'a> {
+    /// The kind, as a runtime describes it.
+    kind: &'a str,
+    /// Left out where the caller may not see what tasks are given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    content: Option<&'a RawValue>,
+}
+
+impl<'a> OtherView<'a> {
+    fn of(work: &'a Work, values: EnvValues) -> Option<Self> {
+        let Work::Document { kind, json } = work else {
+            return None;
+        };
+        if [CONTAINER, POD_TEMPLATE].contains(&kind.as_str()) {
+            return None;
+        }
+        // Nobody but its runtime knows where secrets stand in it.
+        let shown = values == EnvValues::Shown;
+        let content = shown.then(|| serde_json::from_str(json).ok()).flatten();
+        Some(Self { kind, content })
+    }
 }
 
 /// The state, in the first form.
@@ -609,6 +638,7 @@ pub(crate) fn with_view<R>(
         spec: SpecView {
             process,
             container: document(CONTAINER),
+            document: OtherView::of(&spec.work, values),
             timeout_seconds: timeout,
         },
         status: StatusView {

@@ -5,25 +5,23 @@
 //! with the text, or base64 where it is no UTF-8, until the task has ended and
 //! everything was sent. The id of an event is the place behind it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use axum::response::sse::Event;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures::future::{BoxFuture, FutureExt};
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use taskwright_control::port::{OutputChunk, OutputError, Stream};
-use taskwright_control::request::LONGEST_WAIT;
+use taskwright_control::port::{OutputChunk, Stream};
 use taskwright_model::{Task, TaskKey};
 
 use super::dto::OutcomeView;
+use super::follow::{Cursor, Told, Until, follow, read};
 use super::{Shared, key_of};
 use crate::problem::{Problem, ProblemDocument};
 use crate::query;
@@ -39,8 +37,6 @@ const LOG_END: HeaderName = HeaderName::from_static("x-log-end");
 /// Bytes in one plain answer: where nothing is said, and at most.
 const DEFAULT_PIECE: usize = 1024 * 1024;
 const MOST_PIECE: usize = 8 * 1024 * 1024;
-/// Bytes in one event.
-const EVENT_PIECE: usize = 32 * 1024;
 /// How far back `tail` looks for its lines.
 const TAIL_REACH: u64 = 8 * 1024 * 1024;
 const TAIL_STEP: u64 = 64 * 1024;
@@ -133,7 +129,7 @@ pub(crate) async fn task_logs(
             Some(cursors) => cursors,
             None => begin(&state, &key, streams, start).await?,
         };
-        return Ok(followed(state, task, cursors));
+        return Ok(events(state, task, cursors));
     }
     let [stream] = streams else {
         return Err(
@@ -144,7 +140,7 @@ pub(crate) async fn task_logs(
     plain(&state, &key, *stream, start, &query).await
 }
 
-fn streams(text: Option<&str>) -> Result<&'static [Stream], Problem> {
+pub(crate) fn streams(text: Option<&str>) -> Result<&'static [Stream], Problem> {
     match text {
         None | Some("" | "stdout") => Ok(&[Stream::Stdout]),
         Some("stderr") => Ok(&[Stream::Stderr]),
@@ -164,7 +160,7 @@ fn word(stream: Stream) -> &'static str {
 
 /// Where a reader wants to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
+pub(crate) enum Start {
     Offset(u64),
     LinesBeforeEnd(u64),
     BytesBeforeEnd(u64),
@@ -192,24 +188,6 @@ impl Start {
             )),
         }
     }
-}
-
-async fn read(
-    state: &ApiState,
-    key: &TaskKey,
-    stream: Stream,
-    offset: u64,
-    most: usize,
-) -> Result<OutputChunk, Problem> {
-    let outputs = state.control.outputs();
-    let read = outputs.read(key.clone(), stream, offset, most).await;
-    read.map_err(|error| {
-        let status = match error {
-            OutputError::Replaced(_) => StatusCode::CONFLICT,
-            OutputError::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Problem::new(status, error.to_string())
-    })
 }
 
 /// The offset at which a reader begins.
@@ -332,16 +310,8 @@ async fn plain(
     Ok(response)
 }
 
-/// A reader's place in one stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cursor {
-    stream: Stream,
-    next: u64,
-    /// How far it was looked at without finding anything to tell.
-    looked_at: u64,
-}
-
-async fn begin(
+/// The places at which a reader begins.
+pub(crate) async fn begin(
     state: &ApiState,
     key: &TaskKey,
     streams: &[Stream],
@@ -350,17 +320,13 @@ async fn begin(
     let mut cursors = Vec::with_capacity(streams.len());
     for stream in streams {
         let next = resolve(state, key, *stream, start).await?;
-        cursors.push(Cursor {
-            stream: *stream,
-            next,
-            looked_at: 0,
-        });
+        cursors.push(Cursor::at(*stream, next));
     }
     Ok(cursors)
 }
 
 /// Reads an event's id: the place in each stream, with a comma between.
-fn places(id: &str, streams: &[Stream]) -> Result<Vec<Cursor>, Problem> {
+pub(crate) fn places(id: &str, streams: &[Stream]) -> Result<Vec<Cursor>, Problem> {
     let numbers: Vec<u64> = id
         .split(',')
         .map_while(|number| number.parse().ok())
@@ -373,11 +339,7 @@ fn places(id: &str, streams: &[Stream]) -> Result<Vec<Cursor>, Problem> {
     Ok(streams
         .iter()
         .zip(numbers)
-        .map(|(stream, next)| Cursor {
-            stream: *stream,
-            next,
-            looked_at: 0,
-        })
+        .map(|(stream, next)| Cursor::at(*stream, next))
         .collect())
 }
 
@@ -389,174 +351,43 @@ fn id_of(cursors: &[Cursor]) -> String {
     places.join(",")
 }
 
-fn followed(state: Arc<ApiState>, task: Arc<Task>, cursors: Vec<Cursor>) -> Response {
+/// The same as events.
+pub(crate) fn events(state: Arc<ApiState>, task: Arc<Task>, cursors: Vec<Cursor>) -> Response {
     let heartbeat = state.limits.heartbeat;
-    let follower = Follower {
-        end: end_of(state.clone(), task.clone()),
-        state,
-        task,
-        cursors,
-        ready: VecDeque::from([sse::hello()]),
-        phase: Phase::Live,
-    };
-    let events = futures::stream::unfold(follower, |mut follower| async {
-        let event = follower.next().await?;
-        Some((event, follower))
-    });
-    sse::response(events, heartbeat)
-}
-
-/// How far a follower is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The task may print more.
-    Live,
-    /// The task has ended; what it printed is being sent.
-    Ended,
-    /// Everything was sent.
-    Over,
-}
-
-struct Follower {
-    state: Arc<ApiState>,
-    task: Arc<Task>,
-    cursors: Vec<Cursor>,
-    /// Events that wait to be sent: at most one for each stream, and the first and the last.
-    ready: VecDeque<Event>,
-    phase: Phase,
-    end: BoxFuture<'static, ()>,
-}
-
-/// Resolves when the task has ended or is gone.
-fn end_of(state: Arc<ApiState>, task: Arc<Task>) -> BoxFuture<'static, ()> {
-    /// The pause before asking again when too many wait already.
-    const PAUSE: Duration = Duration::from_millis(500);
-    let (id, key) = (task.id, task.key.clone());
-    let goes_on = move |now: &Task| now.id == id && !now.state.is_ended();
-    async move {
-        loop {
-            match state.control.wait(&key, LONGEST_WAIT).await {
-                Ok(now) if !now.as_deref().is_some_and(&goes_on) => return,
-                Ok(_) => {}
-                Err(_) => {
-                    let now = state.control.get(&key);
-                    if !now.as_deref().is_some_and(&goes_on) || state.shutdown.is_cancelled() {
-                        return;
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
-    }
-    .boxed()
-}
-
-impl Follower {
-    async fn next(&mut self) -> Option<Event> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(event);
-            }
-            if self.phase == Phase::Over || self.state.shutdown.is_cancelled() {
-                return None;
-            }
-            // Looked at before reading: what was printed before the end is then surely read.
-            let phase = self.phase;
-            if let Err(problem) = self.read_all(phase).await {
-                let event = sse::broken(&problem.message);
-                self.phase = Phase::Over;
-                return Some(event);
-            }
-            if !self.ready.is_empty() {
-                continue;
-            }
-            match phase {
-                Phase::Live => self.wait().await,
-                Phase::Ended | Phase::Over => {
-                    self.phase = Phase::Over;
-                    self.ready.push_back(self.last_event());
-                }
-            }
-        }
-    }
-
-    /// Reads the next piece of each stream.
-    async fn read_all(&mut self, phase: Phase) -> Result<(), Problem> {
-        for index in 0..self.cursors.len() {
-            let Some(cursor) = self.cursors.get(index).copied() else {
-                continue;
-            };
-            let key = &self.task.key;
-            let mut chunk = read(&self.state, key, cursor.stream, cursor.next, EVENT_PIECE).await?;
-            if phase == Phase::Live {
-                cut_half_character(&mut chunk.bytes);
-            }
-            let next = chunk.offset + chunk.bytes.len() as u64;
-            let is_empty = chunk.bytes.is_empty();
-            if let Some(place) = self.cursors.get_mut(index) {
-                place.next = next.max(cursor.next);
-                // Nothing to tell of what is there, as half a character or a hole: only what
-                // comes after it is worth another look.
-                place.looked_at = if is_empty { chunk.end } else { next };
-            }
-            if is_empty {
-                continue;
-            }
-            let text = std::str::from_utf8(&chunk.bytes).ok();
+    let told = follow(state.clone(), task.clone(), cursors, Until::Ended);
+    let hello = futures::stream::iter([sse::hello()]);
+    let events = told.map(move |told| match told {
+        Told::Piece(piece) => {
+            let text = std::str::from_utf8(&piece.bytes).ok();
             let view = PieceView {
-                offset: chunk.offset,
-                stream: word(cursor.stream),
-                dropped: chunk.offset.checked_sub(cursor.next).filter(|gap| *gap > 0),
+                offset: piece.offset,
+                stream: word(piece.stream),
+                dropped: Some(piece.dropped).filter(|gap| *gap > 0),
                 text,
-                base64: text.is_none().then(|| STANDARD.encode(&chunk.bytes)),
+                base64: text.is_none().then(|| STANDARD.encode(&piece.bytes)),
             };
-            let event = sse::event(&id_of(&self.cursors), "output", &view);
-            self.ready.push_back(event);
+            sse::event(&id_of(&piece.behind), "output", &view)
         }
-        Ok(())
-    }
-
-    /// Waits for more output, for the end of the task, or for the daemon to go down.
-    async fn wait(&mut self) {
-        let outputs = self.state.control.outputs();
-        let heartbeat = self.state.limits.heartbeat;
-        let grown = self.cursors.iter().map(|cursor| {
-            let key = self.task.key.clone();
-            let seen = cursor.next.max(cursor.looked_at);
-            outputs.grown(key, cursor.stream, seen, heartbeat)
-        });
-        tokio::select! {
-            () = &mut self.end => self.phase = Phase::Ended,
-            _ = futures::future::select_all(grown) => {}
-            () = self.state.shutdown.cancelled() => {}
-        }
-    }
-
-    fn last_event(&self) -> Event {
-        let now = self.state.control.get(&self.task.key);
-        let now = now.filter(|task| task.id == self.task.id);
-        let view = match &now {
-            Some(task) => EndView {
-                state: task.state.as_str(),
-                outcome: task.outcome().map(OutcomeView::of),
-            },
-            None => EndView {
-                state: "removed",
-                outcome: None,
-            },
-        };
-        sse::event(&id_of(&self.cursors), "end", &view)
-    }
+        Told::Broken(message) => sse::broken(&message),
+        Told::End(cursors) => last_event(&state, &task, &cursors),
+    });
+    sse::response(hello.chain(events), heartbeat)
 }
 
-/// Leaves an unfinished character at the end for the next piece, if there is anything before it.
-fn cut_half_character(bytes: &mut Vec<u8>) {
-    if let Err(error) = std::str::from_utf8(bytes)
-        && error.error_len().is_none()
-        && error.valid_up_to() > 0
-    {
-        bytes.truncate(error.valid_up_to());
-    }
+fn last_event(state: &ApiState, task: &Task, cursors: &[Cursor]) -> Event {
+    let now = state.control.get(&task.key);
+    let now = now.filter(|now| now.id == task.id);
+    let view = match &now {
+        Some(task) => EndView {
+            state: task.state.as_str(),
+            outcome: task.outcome().map(OutcomeView::of),
+        },
+        None => EndView {
+            state: "removed",
+            outcome: None,
+        },
+    };
+    sse::event(&id_of(cursors), "end", &view)
 }
 
 #[cfg(test)]
@@ -577,20 +408,6 @@ mod tests {
         check("a\nb\nc", 1, Some(4));
         check("\n\n\n", 1, Some(2));
         check("", 1, None);
-    }
-
-    #[test]
-    fn half_characters_wait_for_their_other_half() {
-        let check = |bytes: &[u8], expected: &[u8]| {
-            let mut bytes = bytes.to_vec();
-            cut_half_character(&mut bytes);
-            assert_eq!(bytes, expected);
-        };
-        check("aé".as_bytes(), "aé".as_bytes());
-        check(b"a\xc3", b"a");
-        check(b"a\xff", b"a\xff");
-        // Alone it is sent as it is, or a stray byte would stop the stream.
-        check(b"\xc3", b"\xc3");
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub(super) const TASK: Known = Known {
 
 /// A task's `spec`.
 pub(super) const SPEC: Known = Known {
-    read: &[&["container"], &EITHER],
+    read: &[&["container", "document"], &EITHER],
     answered: &["name", "podTemplateSpec"],
     elsewhere: NESTED,
     prefix: "",

@@ -14,7 +14,7 @@
 //! | `tasks` | create, get, delete, wait, stop |
 //! | `set` | `setTasks` and `getTasks` |
 //! | `list` | pages of tasks by label and state |
-//! | `logs` | what tasks print |
+//! | `logs`, `follow` | what tasks print |
 //! | `events` | the numbered feed |
 //! | `plugins` | the plugins that are loaded |
 //! | `operator` | probes, metrics, version |
@@ -26,6 +26,7 @@ mod dto;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod field;
+pub(crate) mod follow;
 pub(crate) mod list;
 pub(crate) mod logs;
 mod misspelt;

@@ -34,6 +34,8 @@ const MOST_LABELS: usize = 64;
 const MOST_LABEL_BYTES: (usize, usize) = (256, 1024);
 /// The longest time limit, in seconds: ten years.
 const MOST_SECONDS: i64 = 10 * 365 * 24 * 3600;
+/// The longest word for a kind of work, in bytes.
+const MOST_KIND_BYTES: usize = 63;
 /// The longest `config`, in bytes.
 const MOST_CONFIG_BYTES: usize = 64 * 1024;
 /// The most attempts of a task; all of them stay on its record.
@@ -43,6 +45,8 @@ const MOST_ATTEMPTS: i64 = 100;
 pub(crate) const CONTAINER: &str = "container";
 /// The kind of work in `podTemplateSpec`.
 pub(crate) const POD_TEMPLATE: &str = "podTemplateSpec";
+/// Where work of any other kind stands in `spec`: `kind`, and `content` for its runtime.
+pub(crate) const DOCUMENT: &str = "document";
 
 /// A task as it was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -166,22 +170,30 @@ fn work(both: Both<'_>, problems: &mut Problems) -> Option<Work> {
     let process = process(both, problems);
     let container = both.under.filter(|under| under.get(CONTAINER).is_some());
     let pod = both.top.get(POD_TEMPLATE);
-    let given = [process.is_some(), container.is_some(), pod.is_some()];
+    let other = both.under.filter(|under| under.get(DOCUMENT).is_some());
+    let given = [
+        process.is_some(),
+        container.is_some(),
+        pod.is_some(),
+        other.is_some(),
+    ];
     match given.iter().filter(|one| **one).count() {
         0 => {
             nothing_to_run(both, problems);
             None
         }
-        1 => match (process, container, pod) {
+        1 => match (process, container, pod, other) {
             (Some(process), ..) => process.map(Work::Process),
-            (_, Some(under), _) => container_document(under, problems),
-            (_, _, Some(pod)) => pod_document(both.top, pod, problems),
+            (_, Some(under), ..) => container_document(under, problems),
+            (_, _, Some(pod), _) => pod_document(both.top, pod, problems),
+            (.., Some(under)) => other_document(under, problems),
             _ => None,
         },
         _ => {
             problems.add(
                 both.top.path,
-                "process, spec.container and podTemplateSpec exclude each other: send one of them",
+                "process, spec.container, spec.document and podTemplateSpec exclude each other: \
+                 send one of them",
             );
             None
         }
@@ -202,8 +214,8 @@ fn nothing_to_run(both: Both<'_>, problems: &mut Problems) {
     }
     problems.add(
         top.path,
-        "nothing to run: send spec.process (or process) with a command, spec.container, or \
-         podTemplateSpec",
+        "nothing to run: send spec.process (or process) with a command, spec.container, \
+         spec.document, or podTemplateSpec",
     );
 }
 
@@ -386,6 +398,39 @@ fn pod_document(top: Object<'_>, value: &Value, problems: &mut Problems) -> Opti
         );
     }
     Some(document(POD_TEMPLATE, value))
+}
+
+/// Work of a kind that only its runtime knows: nothing is read of it here but its size.
+fn other_document(under: Object<'_>, problems: &mut Problems) -> Option<Work> {
+    let path = under.path.key(DOCUMENT);
+    let object = Object::of(under.get(DOCUMENT)?, &path, problems)?;
+    let kind = object.text("kind", problems).unwrap_or_default();
+    let fits = !kind.is_empty()
+        && kind.len() <= MOST_KIND_BYTES
+        && kind.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    if !fits {
+        problems.add(
+            &path.key("kind"),
+            "must be the kind of work, as a runtime describes it: letters, digits and -",
+        );
+    } else if ["process", CONTAINER, POD_TEMPLATE].contains(&kind) {
+        problems.add(
+            &path.key("kind"),
+            format!("work of kind {kind} has a place of its own in a task"),
+        );
+    }
+    let content = object.get("content").cloned().unwrap_or_default();
+    let work = document(kind, &content);
+    if let Work::Document { json, .. } = &work
+        && json.len() >= MOST_COMMAND_BYTES
+    {
+        let message = format!(
+            "has {} bytes; fewer than {MOST_COMMAND_BYTES} are allowed",
+            json.len()
+        );
+        problems.add(&path.key("content"), message);
+    }
+    Some(work)
 }
 
 fn document(kind: &str, value: &Value) -> Work {

@@ -102,6 +102,24 @@ fn contradictions_are_refused_and_name_both() {
 }
 
 #[test]
+fn work_of_other_kinds_is_kept_for_its_runtime() {
+    let body = json!({"name": "x", "runtime": "echo",
+        "spec": {"document": {"kind": "echo", "content": ["echo hi"]}}});
+    let Work::Document { kind, json } = read(&body).spec.work else {
+        panic!("a document");
+    };
+    assert_eq!((kind.as_str(), json.as_str()), ("echo", r#"["echo hi"]"#));
+    let of_kind = |kind: Value| json!({"name": "x", "spec": {"document": {"kind": kind}}});
+    refused(&of_kind(json!("a b")), "/spec/document/kind", "letters");
+    refused(&of_kind(Value::Null), "/spec/document/kind", "letters");
+    refused(
+        &of_kind(json!("process")),
+        "/spec/document/kind",
+        "a place of its own",
+    );
+}
+
+#[test]
 fn what_clients_send_beside_is_ignored() {
     let body = with(
         json!({"status": {"state": {}, "lastState": {}}, "deletionTimestamp": null,

@@ -69,6 +69,7 @@ pub(crate) struct ResourcesRequest {
 pub(crate) struct SpecRequest {
     process: Option<ProcessRequest>,
     container: Option<ContainerRequest>,
+    document: Option<OtherRequest>,
     /// The run limit, 1 or more; leave it out for no limit.
     #[schema(minimum = 1)]
     timeout_seconds: Option<i64>,
@@ -107,6 +108,17 @@ pub(crate) struct ContainerRequest {
     env: Option<Vec<EnvVarRequest>>,
     /// Where it starts.
     working_dir: Option<String>,
+}
+
+/// Work of a kind that only its runtime knows.
+#[derive(ToSchema)]
+pub(crate) struct OtherRequest {
+    /// The kind, as a runtime describes it in `/plugins`.
+    #[schema(example = "echo")]
+    kind: String,
+    /// Whatever the runtime takes.
+    #[schema(value_type = Option<Object>)]
+    content: Option<()>,
 }
 
 /// One variable. Entries without a name are skipped.

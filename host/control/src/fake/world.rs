@@ -129,6 +129,14 @@ impl Plugins for FakePlugins {
         let plugins = self.plugins.lock().clone();
         Box::pin(std::future::ready(plugins))
     }
+
+    fn runtimes(&self) -> Vec<(String, Vec<String>)> {
+        let plugins = self.plugins.lock();
+        let told = plugins
+            .iter()
+            .map(|one| (one.name.clone(), one.kinds.clone()));
+        told.collect()
+    }
 }
 
 /// A loop that runs on the current runtime, and everything around it.

@@ -186,6 +186,7 @@ impl Daemon {
             version: version_info(),
             metrics: surroundings.metrics,
             namespace: Namespace::native(),
+            left: Arc::new(taskwright_api::tessia::NothingLeft),
             limits: ApiLimits {
                 body_bytes: config.max_body,
                 ..ApiLimits::default()
