@@ -55,6 +55,7 @@ mod replay;
 mod restart;
 mod scripts;
 mod sidecar;
+mod tessia;
 
 use std::path::{Path, PathBuf};
 

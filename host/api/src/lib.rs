@@ -35,6 +35,7 @@ pub use native::document::TaskDocuments;
 pub use room::Room;
 pub use server::{Drained, Listener, ServeLimits, serve};
 pub use state::{ApiLimits, ApiState, VersionInfo};
+pub use tessia::{LeftState, LeftTask, LeftTasks, NothingLeft};
 
 use std::sync::Arc;
 

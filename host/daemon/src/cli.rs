@@ -87,9 +87,9 @@ pub(crate) enum Verb {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Daemon")]
 pub(crate) struct ConnectArgs {
-    /// The daemon: http://HOST:PORT or unix:PATH
-    #[arg(long, value_name = "URL", env = env::SERVER, default_value = "http://127.0.0.1:5758")]
-    pub(crate) server: Server,
+    /// The daemon: http://HOST:PORT or unix:PATH [default: http://127.0.0.1:5758]
+    #[arg(long, value_name = "URL", env = env::SERVER)]
+    server: Option<Server>,
     /// The token to show (in the process list for all to see: better a file or the variable)
     #[arg(long, value_name = "TOKEN", env = env::TOKEN, hide_env_values = true)]
     token: Option<String>,
@@ -99,6 +99,16 @@ pub(crate) struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    /// The daemon to speak to.
+    pub(crate) fn server(&self) -> Server {
+        self.server.clone().unwrap_or_default()
+    }
+
+    /// Whether anybody said which daemon to speak to.
+    pub(crate) fn names_a_server(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// The client that these words describe.
     ///
     /// # Errors
@@ -117,20 +127,23 @@ impl ConnectArgs {
             None => None,
         };
         Client::new(
-            self.server.clone(),
+            self.server(),
             self.token.as_deref().or(from_file.as_deref()),
         )
     }
 
     /// The same token for the daemon at `server`.
     pub(crate) fn at(self, server: Server) -> Self {
-        Self { server, ..self }
+        Self {
+            server: Some(server),
+            ..self
+        }
     }
 
     /// Words that lead to a daemon of one's own, which asks for no token.
     pub(crate) fn private(server: Server) -> Self {
         Self {
-            server,
+            server: Some(server),
             token: None,
             token_file: None,
         }

@@ -78,6 +78,9 @@ pub(crate) const PLUGIN_DIR: &str = "TASKWRIGHT_PLUGIN_DIR";
 /// A directory in which the calls of plugins are recorded.
 pub(crate) const RECORD_PLUGINS: &str = "TASKWRIGHT_RECORD_PLUGINS";
 
+/// Where the files of Tessia tasks are, if not beside the tasks.
+pub(crate) const TESSIA_WORK_ROOT: &str = "TASKWRIGHT_TESSIA_WORK_ROOT";
+
 /// The daemon that client commands speak to.
 pub(crate) const SERVER: &str = "TASKWRIGHT_SERVER";
 /// The token that client commands show.

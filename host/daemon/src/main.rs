@@ -10,6 +10,7 @@
 //! | [`output`], [`failure`], [`exit`] | what people and scripts see |
 //! | [`doctor`] | whether the machine has what it needs |
 //! | [`task_env`] | what tasks inherit |
+//! | [`tessia`] | the files of the Tessia task runner |
 
 mod argv;
 mod builtin;
@@ -26,6 +27,7 @@ mod output;
 mod serve;
 mod settings;
 mod task_env;
+mod tessia;
 mod units;
 mod versions;
 

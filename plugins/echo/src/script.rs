@@ -130,7 +130,9 @@ fn command(line: &str, cleaning: bool) -> Result<Option<Act>, String> {
         "RAISE" => Act::Raise,
         "CLEANUP" => Act::Cleanup,
         _ => {
-            return Err("this is no command; there is USE, ECHO, SLEEP, LOG, RETURN, RAISE, CLEANUP".into());
+            return Err(
+                "this is no command; there is USE, ECHO, SLEEP, LOG, RETURN, RAISE, CLEANUP".into(),
+            );
         }
     };
     Ok(Some(act))

@@ -22,7 +22,7 @@
 
 pub(crate) mod confinement;
 pub(crate) mod document;
-mod dto;
+pub(crate) mod dto;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod field;

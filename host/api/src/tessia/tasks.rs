@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path as UrlPath, Request as HttpRequest, State};
+use axum::extract::{Path as UrlPath, Query, Request as HttpRequest, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use taskwright_control::request::Selector;
 use taskwright_control::{ControlError, Submission, SubmitError, Submitted};
 use taskwright_model::{Namespace, Task, TaskKey, TaskName, TaskState, Timestamp};
@@ -23,6 +23,7 @@ use crate::native::Shared;
 use crate::native::dto::OutcomeView;
 use crate::native::status::Millis;
 use crate::problem::Problem;
+use crate::query;
 use crate::state::ApiState;
 
 /// How long a stop waits for the end: as long as the original.
@@ -224,12 +225,19 @@ pub(crate) async fn get_task(
     }
 }
 
+#[derive(Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StopQuery {
+    /// Time between TERM and KILL, instead of the task's own: `5s`.
+    grace: Option<String>,
+}
+
 /// Stop a task: TERM to all of its processes, KILL after its grace.
 ///
 /// Answers when it has ended, or after half a second with what it is then.
 #[utoipa::path(
     post, path = "/v1/tasks/{task_id}/stop", tag = "tessia",
-    params(("task_id" = String, Path, description = "The task's id")),
+    params(("task_id" = String, Path, description = "The task's id"), StopQuery),
     responses(
         (status = 200, description = "The task as it is", body = EntryView<'static>),
         (status = 404, description = "No such task", body = ErrorView<'static>),
@@ -239,7 +247,12 @@ pub(crate) async fn get_task(
 pub(crate) async fn stop_task(
     State(state): Shared,
     UrlPath(id): UrlPath<String>,
+    Query(query): Query<StopQuery>,
 ) -> Result<Response, Problem> {
+    let grace = query
+        .grace
+        .map(|text| query::duration("grace", &text))
+        .transpose()?;
     let task = match known(&state, &id)? {
         Known::Ours(task) => task,
         Known::Left(task) if task.finished() => return Ok(left_entry(&task)),
@@ -251,7 +264,7 @@ pub(crate) async fn stop_task(
         }
     };
     let key = &task.key;
-    let told = state.control.stop(key.clone(), None).await?;
+    let told = state.control.stop(key.clone(), grace).await?;
     let task = told.ok_or_else(no_such_task)?;
     let ended = tokio::select! {
         ended = state.control.wait(key, STOP_WAIT) => ended,

@@ -26,6 +26,16 @@ pub(crate) enum Server {
     Unix(PathBuf),
 }
 
+/// One with its defaults, on this machine.
+impl Default for Server {
+    fn default() -> Self {
+        Self::Tcp {
+            authority: format!("127.0.0.1:{DEFAULT_PORT}"),
+            base: String::new(),
+        }
+    }
+}
+
 /// The port where none is named.
 const DEFAULT_PORT: u16 = 5758;
 

@@ -43,7 +43,7 @@ pub(crate) async fn carry_out(args: DoctorArgs) -> anyhow::Result<Code> {
     let configured = config.as_ref().and_then(Server::of_config);
     let mut daemon = Running::at(&args.connect.client()?).await;
     if !daemon.answers()
-        && let Some(server) = configured.filter(|server| *server != args.connect.server)
+        && let Some(server) = configured.filter(|server| *server != args.connect.server())
     {
         let there = Running::at(&args.connect.clone().at(server).client()?).await;
         if there.answers() {

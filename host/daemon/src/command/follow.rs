@@ -55,19 +55,34 @@ pub(crate) async fn follow(
     tail: Option<u64>,
     mut first: impl FnMut(),
 ) -> anyhow::Result<()> {
+    let mut query = format!("/logs?follow=true&stream={}", wanted.as_str());
+    if let Some(lines) = tail {
+        query.push_str(&format!("&tail={lines}"));
+    }
+    let mut shown = false;
+    let on_event = |event: &Event| {
+        if !std::mem::replace(&mut shown, true) {
+            first();
+        }
+        show(event, wanted).map(drop)
+    };
+    follow_at(client, name, &path_of(name, &query), on_event).await
+}
+
+/// Follows the events at `path`, which are those of the task named `name`, until it has ended and
+/// `on_event` was told everything.
+pub(crate) async fn follow_at(
+    client: &Client,
+    name: &str,
+    path: &str,
+    mut on_event: impl FnMut(&Event) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut place: Option<String> = None;
     let mut since = Instant::now();
     let mut pause = PAUSES.0;
-    let mut shown = false;
     loop {
-        let mut on_event = |event: &Event| {
-            if !std::mem::replace(&mut shown, true) {
-                first();
-            }
-            show(event, wanted)
-        };
         let before = place.clone();
-        match once(client, name, wanted, tail, &mut place, &mut on_event).await {
+        match once(client, (name, path), &mut place, &mut on_event).await {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(error) if is_final(&error) => return Err(error),
@@ -93,17 +108,11 @@ pub(crate) async fn follow(
 /// One connection's worth. Answers whether the end of the output was seen.
 async fn once(
     client: &Client,
-    name: &str,
-    wanted: Wanted,
-    tail: Option<u64>,
+    (name, path): (&str, &str),
     place: &mut Option<String>,
     on_event: &mut impl FnMut(&Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<bool> {
-    let mut query = format!("/logs?follow=true&stream={}", wanted.as_str());
-    if let Some(lines) = tail {
-        query.push_str(&format!("&tail={lines}"));
-    }
-    let mut ask = Ask::get(path_of(name, &query)).header(header::ACCEPT, "text/event-stream");
+    let mut ask = Ask::get(path).header(header::ACCEPT, "text/event-stream");
     if let Some(place) = place {
         ask = ask.header(HeaderName::from_static("last-event-id"), place.as_str());
     }
@@ -138,23 +147,20 @@ fn is_final(error: &anyhow::Error) -> bool {
         })
 }
 
-/// Shows a piece of output.
-pub(crate) fn show(event: &Event, wanted: Wanted) -> anyhow::Result<()> {
+/// Shows a piece of output, and answers with its bytes.
+pub(crate) fn show(event: &Event, wanted: Wanted) -> anyhow::Result<Vec<u8>> {
     let data: Value = serde_json::from_str(&event.data).context("read a piece of output")?;
     let text = |key| data.get(key).and_then(Value::as_str);
     if let Some(dropped) = data.get("dropped").and_then(Value::as_u64) {
         note_gap(dropped);
     }
-    let decoded;
     let bytes = match (text("text"), text("base64")) {
-        (Some(text), _) => text.as_bytes(),
-        (None, Some(coded)) => {
-            decoded = STANDARD.decode(coded).context("read a piece of output")?;
-            decoded.as_slice()
-        }
-        (None, None) => return Ok(()),
+        (Some(text), _) => text.as_bytes().to_vec(),
+        (None, Some(coded)) => STANDARD.decode(coded).context("read a piece of output")?,
+        (None, None) => return Ok(Vec::new()),
     };
-    write(bytes, text("stream") == Some("stderr"), wanted)
+    write(&bytes, text("stream") == Some("stderr"), wanted)?;
+    Ok(bytes)
 }
 
 /// Writes a piece of a stream to where it belongs.

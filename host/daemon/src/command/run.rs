@@ -1,6 +1,8 @@
 //! `taskwright run`: a task like a plain command. Its output is ours, its exit code is ours,
 //! Ctrl-C stops it.
 
+mod tessia;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -21,7 +23,9 @@ use crate::serve::local::LocalDaemon;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Ctrl-C stops the task, a second one kills it, a third one leaves it alone."
+    after_help = "Ctrl-C stops the task, a second one kills it, a third one leaves it alone.\n\n\
+        `taskwright run FILE.json` runs a task file of the Tessia task runner, {\"machine\": ..., \"parameters\": ...},\n\
+        on its own unless --server names a daemon; cli.result and output.log are kept in the current directory."
 )]
 pub(crate) struct RunArgs {
     /// Without a daemon: one of our own, for this task alone, whatever --server says
@@ -41,22 +45,31 @@ pub(crate) struct RunArgs {
 
 pub(crate) fn carry_out(args: RunArgs) -> anyhow::Result<Code> {
     // What can be wrong with the words is told before anything is started.
-    let task = args.task.to_task()?;
-    let mut runtime = if args.local {
+    let file = tessia::task_file(&args.task)?;
+    let task = match &file {
+        Some(_) => serde_json::Value::Null,
+        None => args.task.to_task()?,
+    };
+    // The original ran such a file on its own, so nobody needs a daemon for it.
+    let local = args.local || (file.is_some() && !args.connect.names_a_server());
+    let mut runtime = if local {
         tokio::runtime::Builder::new_multi_thread()
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
     let runtime = runtime.enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
-        if !args.local {
-            let client = args.connect.client()?;
-            return to_the_end(&client, &task, &args).await;
+        let run = async |client: &Client| match &file {
+            Some(file) => tessia::to_the_end(client, file, &args).await,
+            None => to_the_end(client, &task, &args).await,
+        };
+        if !local {
+            return run(&args.connect.client()?).await;
         }
         let daemon = LocalDaemon::start().await?;
         let client = ConnectArgs::private(daemon.server()).client()?;
-        let code = to_the_end(&client, &task, &args).await;
-        daemon.stop(&client).await?;
+        let code = run(&client).await;
+        daemon.stop().await?;
         code
     })
 }
@@ -79,7 +92,10 @@ async fn to_the_end(
     let followed = tokio::select! {
         followed = follow::follow(client, &name, Wanted::Both, None, || progress.end()) => followed,
         never = progress.watch(client, &name) => match never {},
-        left = obey(client, &name, signals) => return left,
+        left = obey(&name, signals, async |grace| client.stop(&name, grace).await) => {
+            output::note(&format!("taskwright: `taskwright wait {name}` tells how the task ends"));
+            return Ok(left);
+        }
     };
     progress.end();
     if let Err(error) = followed {
@@ -134,22 +150,24 @@ impl Signals {
 
 /// The first signal stops the task, the second kills it, the third leaves it alone and ends
 /// this program. Until then the task's end ends it.
-async fn obey(client: &Client, name: &str, mut signals: Signals) -> anyhow::Result<Code> {
+async fn obey(
+    name: &str,
+    mut signals: Signals,
+    stop: impl AsyncFn(Option<Duration>) -> anyhow::Result<serde_json::Value>,
+) -> Code {
     signals.next().await;
     output::note(&format!(
         "\ntaskwright: stopping task {name}; once more to kill it"
     ));
-    tell_if_failed(client.stop(name, None).await);
+    tell_if_failed(stop(None).await);
     signals.next().await;
     output::note(&format!(
         "\ntaskwright: killing task {name}; once more to leave it alone"
     ));
-    tell_if_failed(client.stop(name, Some(Duration::ZERO)).await);
+    tell_if_failed(stop(Some(Duration::ZERO)).await);
     signals.next().await;
-    output::note(&format!(
-        "\ntaskwright: left; `taskwright wait {name}` tells how the task ends"
-    ));
-    Ok(Code::signal(2))
+    output::note("\ntaskwright: left");
+    Code::signal(2)
 }
 
 fn tell_if_failed(stopped: anyhow::Result<serde_json::Value>) {

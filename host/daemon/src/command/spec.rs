@@ -10,7 +10,7 @@ use crate::failure::Advise as _;
 use crate::units::parse_duration;
 
 /// What a task is to be.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Task")]
 pub(crate) struct TaskArgs {
     /// Its name; without one, a name is made from the program's

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use taskwright_api::{
-    ApiLimits, ApiState, AuthConfig, Drained, Listener, Room, ServeLimits, TaskDocuments, Token,
-    VersionInfo,
+    ApiLimits, ApiState, AuthConfig, Drained, LeftTasks, Listener, NothingLeft, Room, ServeLimits,
+    TaskDocuments, Token, VersionInfo,
 };
 use taskwright_capability::{Capability, ContainerHost, Grants};
 use taskwright_control::observe::{Observing, observe};
@@ -32,10 +32,12 @@ use super::cursors::CursorFiles;
 use super::data_dir::DataDir;
 use super::default_runtime::CommandsTo;
 use super::execs::ContainerExecs;
+use super::left::LeftOver;
 use super::listen::{Bound, SocketFile};
 use super::outputs::TaskOutputs;
 use super::places::Places;
-use super::units::{TaskUnits, report};
+use super::tessia::{self, Homes};
+use super::units::{TaskUnits, blocking, report};
 use crate::builtin::{self, Builtin};
 use crate::failure::Advise as _;
 use crate::folder::{Folders, Replaced};
@@ -123,6 +125,7 @@ impl Daemon {
         folders.load_changes().await;
         let live = containers::live(&recovered.tasks, &units);
 
+        let kept_places = places.clone();
         let parts = Parts {
             journal,
             history: Arc::new(history),
@@ -177,6 +180,11 @@ impl Daemon {
             cursors: Arc::new(CursorFiles::at(data_dir.observers())),
             documents: Arc::new(TaskDocuments),
         }));
+        helpers.spawn(tessia::keep(
+            running.control.clone(),
+            Homes::new(kept_places, config.tessia_work_root.clone()),
+            config.output_cap,
+        ));
         if let Some(host) = cri {
             helpers.spawn(containers::sweep(host, units, live));
         }
@@ -186,7 +194,7 @@ impl Daemon {
             version: version_info(),
             metrics: surroundings.metrics,
             namespace: Namespace::native(),
-            left: Arc::new(taskwright_api::tessia::NothingLeft),
+            left: left_tasks(config.tessia_work_root.clone()).await?,
             limits: ApiLimits {
                 body_bytes: config.max_body,
                 ..ApiLimits::default()
@@ -289,6 +297,18 @@ async fn start_supervisor(
     SupervisorClient::connect_or_start(supervisor)
         .await
         .context("start the supervisor")
+}
+
+/// Tasks that another runner left under the work root.
+async fn left_tasks(work_root: Option<PathBuf>) -> anyhow::Result<Arc<dyn LeftTasks>> {
+    Ok(match work_root {
+        Some(root) => Arc::new(
+            blocking(move || LeftOver::find(&root))
+                .await
+                .map_err(anyhow::Error::msg)?,
+        ),
+        None => Arc::new(NothingLeft),
+    })
 }
 
 /// Who carries out what plugins ask for.

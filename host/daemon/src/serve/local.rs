@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use taskwright_control::Control;
+use taskwright_control::request::Selector;
 use taskwright_supervisor::SupervisorClient;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -14,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::assemble::{Daemon, Surroundings};
 use super::listen;
 use super::telemetry;
-use crate::client::tasks::Selection;
-use crate::client::wire::TaskView;
-use crate::client::{Client, Server};
+use crate::client::Server;
 use crate::settings::config::LogFormat;
 use crate::settings::{self, Config, Sources, flags::Flags};
 
@@ -26,13 +26,19 @@ const END_TIME: Duration = Duration::from_secs(30);
 /// A private daemon.
 pub(crate) struct LocalDaemon {
     folder: Folder,
+    control: Control,
     supervisor: Arc<SupervisorClient>,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
 }
 
 /// What a start makes.
-type Started = (Arc<SupervisorClient>, CancellationToken, JoinHandle<()>);
+type Started = (
+    Control,
+    Arc<SupervisorClient>,
+    CancellationToken,
+    JoinHandle<()>,
+);
 
 impl LocalDaemon {
     /// Starts one.
@@ -43,8 +49,9 @@ impl LocalDaemon {
         let folder = Folder::make()?;
         let started = Self::start_in(&folder.0).await;
         match started {
-            Ok((supervisor, shutdown, serving)) => Ok(Self {
+            Ok((control, supervisor, shutdown, serving)) => Ok(Self {
                 folder,
+                control,
                 supervisor,
                 shutdown,
                 serving,
@@ -70,9 +77,9 @@ impl LocalDaemon {
             shutdown: shutdown.clone(),
         };
         let daemon = Daemon::assemble(&config, bound, surroundings).await?;
-        let supervisor = daemon.supervisor();
+        let (control, supervisor) = (daemon.control().clone(), daemon.supervisor());
         let serving = tokio::spawn(daemon.serve());
-        Ok((supervisor, shutdown, serving))
+        Ok((control, supervisor, shutdown, serving))
     }
 
     /// Where it is.
@@ -84,9 +91,9 @@ impl LocalDaemon {
     ///
     /// # Errors
     /// When something would not end in time; its folder is then left where it is.
-    pub(crate) async fn stop(self, client: &Client) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         let ending = async {
-            delete_all(client).await?;
+            delete_all(&self.control).await?;
             self.shutdown.cancel();
             self.serving.await.context("end the private daemon")?;
             while !self.supervisor.shutdown_if_idle().await? {
@@ -103,17 +110,17 @@ impl LocalDaemon {
     }
 }
 
-/// Deletes every task and waits until none is left: what they left running ends with them.
-async fn delete_all(client: &Client) -> anyhow::Result<()> {
+/// Deletes every task of every dialect and waits until none is left: what they left running ends
+/// with them.
+async fn delete_all(control: &Control) -> anyhow::Result<()> {
+    const AT_ONCE: usize = 100;
     loop {
-        let page = client.list(&Selection::default(), 100, None).await?;
-        if page.tasks.is_empty() {
+        let tasks = control.list(&Selector::default(), None, AT_ONCE).tasks;
+        if tasks.is_empty() {
             return Ok(());
         }
-        for task in page.tasks.iter().map(TaskView) {
-            if task.state() != "deleting" {
-                client.delete(task.name()).await?;
-            }
+        for task in tasks.iter().filter(|task| task.deleting_since.is_none()) {
+            control.delete(task.key.clone()).await?;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

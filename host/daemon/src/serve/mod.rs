@@ -7,6 +7,7 @@
 //! | [`data_dir`], [`places`], [`boot`] | what is on disk, and whose life it is from |
 //! | [`units`], [`outputs`], [`clock`] | ports of the loop over what there is |
 //! | [`default_runtime`] | sidecar mode: whom commands belong to |
+//! | [`tessia`], [`left`] | files of the Tessia task runner, ours and those of another |
 //! | [`compile`] | plugins are compiled in a child process |
 //! | [`telemetry`], [`metrics`], [`systemd`] | what operators see |
 //! | [`local`] | a daemon for one `run --local` |
@@ -20,6 +21,7 @@ mod cursors;
 pub(crate) mod data_dir;
 mod default_runtime;
 mod execs;
+mod left;
 pub(crate) mod listen;
 pub(crate) mod local;
 pub(crate) mod metrics;
@@ -28,6 +30,7 @@ pub(crate) mod places;
 mod port_holder;
 pub(crate) mod systemd;
 pub(crate) mod telemetry;
+mod tessia;
 mod under_way;
 pub(crate) mod units;
 

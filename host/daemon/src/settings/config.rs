@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) plugins: PluginConfig,
     /// Where the calls of plugins are recorded; `None`: they are not.
     pub(crate) record_plugins: Option<PathBuf>,
+    /// Where the files of Tessia tasks are; `None`: beside the task's output.
+    pub(crate) tessia_work_root: Option<PathBuf>,
     /// What tasks inherit or are given.
     pub(crate) task_env: Vec<String>,
     /// Whether commands belong into the main container.
@@ -129,6 +131,7 @@ impl Config {
             tokens,
             plugins: PluginConfig::from_settings(settings)?,
             record_plugins: settings.path("record-plugins")?,
+            tessia_work_root: settings.path("tessia.work-root")?,
             task_env: settings.list("tasks.env")?,
             sidecar: settings.switch("sidecar.enabled")?,
             sidecar_runtime: SidecarConfig {

@@ -240,6 +240,8 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "Whether a plugin folder's files are loaded only if a key of [[plugins.trusted-keys]] signed them"),
     setting("record-plugins", "record-plugins", Some(env::RECORD_PLUGINS), Path, None, Ours,
         "Directory in which every plugin call is recorded for `taskwright plugin replay`: all that plugins see, secrets included"),
+    setting("tessia.work-root", "tessia-work-root", Some(env::TESSIA_WORK_ROOT), Path, None, Ours,
+        "Directory of task-<id>/<id>.result and output.log of Tessia tasks, where another runner's are looked for, too; without one they are beside the task's output"),
     setting("limits.max-running", "max-running", Some(env::MAX_RUNNING), Count, Some("10000"), Ours,
         "How many tasks run at once; the others wait for their turn"),
     setting("limits.max-tasks", "max-tasks", Some(env::MAX_TASKS), Count, Some("100000"), Ours,

@@ -94,7 +94,10 @@ fn the_program_does_what_the_script_says() {
     let (code, out, err) = played("echo -n  $HOME `id` \"'\\\nsleep 0.01\nreturn 7\necho never");
     assert_eq!((code, &*out, &*err), (7, "-n $HOME `id` \"'\\\n", ""));
     assert_eq!(played("").0, 0);
-    assert_eq!(played("raise\necho never"), (253, String::new(), String::new()));
+    assert_eq!(
+        played("raise\necho never"),
+        (253, String::new(), String::new())
+    );
     let (code, out, _) = played("return 300\ncleanup\necho a\nreturn 9\necho never");
     assert_eq!((code, &*out), (44, "a\n"));
     assert_eq!(played("cleanup\nraise").0, 253);
@@ -114,7 +117,13 @@ fn a_stop_goes_to_the_cleanup() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "up");
     let pid = child.id().to_string();
-    assert!(Process::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(
+        Process::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(rest, ["clean"]);
     assert_eq!(child.wait().unwrap().code(), Some(255));

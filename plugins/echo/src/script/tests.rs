@@ -49,7 +49,9 @@ fn both_forms_say_the_same() {
 
 #[test]
 fn the_whole_script_is_checked() {
-    let told = refused(json!("echo\nsleep\nsleep 1 2\nsleep soon\nsleep -1\nsleep inf\nlog hi\nlog loud hi\nreturn\nreturn x\nuse lpar\nuse shared\nshout hi"));
+    let told = refused(json!(
+        "echo\nsleep\nsleep 1 2\nsleep soon\nsleep -1\nsleep inf\nlog hi\nlog loud hi\nreturn\nreturn x\nuse lpar\nuse shared\nshout hi"
+    ));
     let expect = [
         "line 1: ECHO needs a text",
         "line 2: SLEEP takes one number of seconds, and this has 0",
@@ -70,7 +72,10 @@ fn the_whole_script_is_checked() {
         assert!(told.starts_with(expect), "{told:?} {expect:?}");
     }
     let told = refused(json!("CLEANUP\nUSE SHARED x"));
-    assert_eq!(told, ["line 2: USE is not allowed after CLEANUP: \"USE SHARED x\""]);
+    assert_eq!(
+        told,
+        ["line 2: USE is not allowed after CLEANUP: \"USE SHARED x\""]
+    );
 }
 
 #[test]
@@ -80,7 +85,10 @@ fn what_is_no_script_is_refused() {
     let wrong = read(&json!(["echo a", 7])).unwrap_err();
     assert_eq!(wrong.first().unwrap().index, Some(1));
     assert_eq!(refused(json!("echo a\u{0}b")).len(), 1);
-    assert_eq!(refused(json!(format!("echo {}", "x".repeat(140_000)))).len(), 1);
+    assert_eq!(
+        refused(json!(format!("echo {}", "x".repeat(140_000)))).len(),
+        1
+    );
     assert_eq!(refused(json!(vec!["echo a"; 10_001])).len(), 1);
     assert_eq!(refused(json!(vec!["shout"; 100])).len(), MOST_PROBLEMS);
 }
