@@ -55,7 +55,7 @@ pub(crate) async fn carry_out(args: ExecArgs) -> anyhow::Result<Code> {
     let mut events = Events::new(answer);
     while let Some(event) = events.next().await.with_context(said)? {
         match event.kind.as_str() {
-            "output" => follow::show(&event, Wanted::Both)?,
+            "output" => drop(follow::show(&event, Wanted::Both)?),
             "end" => {
                 let end: Value = serde_json::from_str(&event.data).with_context(said)?;
                 let code = end.get("exitCode").and_then(Value::as_i64);

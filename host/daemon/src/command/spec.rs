@@ -55,6 +55,14 @@ pub(crate) struct TaskArgs {
 }
 
 impl TaskArgs {
+    /// A command and nothing else.
+    pub(crate) fn of(command: &[&str]) -> Self {
+        Self {
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            ..Self::default()
+        }
+    }
+
     /// The task as the API takes it.
     ///
     /// # Errors

@@ -82,6 +82,12 @@ pub(crate) async fn look(socket: &Path) -> Result<RuntimeStatus, ContainerError>
     host.check().await
 }
 
+/// Whether a task is of a kind that may have containers. Scripts of `echo` are processes; of other
+/// kinds only their runtimes know.
+pub(crate) fn may_have(task: &Task) -> bool {
+    matches!(&task.spec.work, Work::Document { kind, .. } if kind != "echo")
+}
+
 /// The attempts that were under way when the daemon was last alive. Those that may have
 /// something at the container runtime are noted: it may be away now and cannot tell.
 pub(crate) fn live(tasks: &[Task], units: &TaskUnits) -> HashSet<(TaskId, AttemptNumber)> {
@@ -90,7 +96,7 @@ pub(crate) fn live(tasks: &[Task], units: &TaskUnits) -> HashSet<(TaskId, Attemp
         let Some(attempt) = task.attempt() else {
             continue;
         };
-        if matches!(task.spec.work, Work::Document { .. }) {
+        if may_have(task) {
             units.remember_container(task.id, attempt.number);
         }
         live.insert((task.id, attempt.number));

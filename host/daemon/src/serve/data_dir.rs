@@ -6,6 +6,7 @@
 //!   .taskwright/                 0700: ours alone; no task can have a name like that
 //!     store.db, lock, ...        the store
 //!     supervisor/                the supervisor's log and socket
+//!     tasks/<namespace>/<task>/  the same of tasks of other dialects
 //!     cache/                     compiled plugins
 //!     observers/                 how far observers were told
 //!     containers/                logs and empty directories of containers that run

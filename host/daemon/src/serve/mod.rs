@@ -34,8 +34,11 @@ mod tessia;
 mod under_way;
 pub(crate) mod units;
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
-use taskwright_model::{Namespace, Work};
+use taskwright_control::request::Selector;
+use taskwright_model::Task;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -101,11 +104,10 @@ fn warn_of_containers_out_of_reach(config: &Config, daemon: &Daemon) {
     if config.container.is_some() {
         return;
     }
-    let tasks = daemon.control().all(&Namespace::native());
-    let out_of_reach = tasks
-        .iter()
-        .filter(|task| !task.state.is_ended() && matches!(task.spec.work, Work::Document { .. }));
-    let count = out_of_reach.count();
+    let everything = Selector::default();
+    let tasks = daemon.control().list(&everything, None, usize::MAX).tasks;
+    let out_of_reach = |task: &&Arc<Task>| !task.state.is_ended() && containers::may_have(task);
+    let count = tasks.iter().filter(out_of_reach).count();
     if count > 0 {
         tracing::warn!(
             tasks = count,

@@ -19,9 +19,10 @@ use taskwright_capability::{
     UnitHost, UnitState,
 };
 use taskwright_control::port::{KnownUnit, UnitEnded, UnitReport, Units};
-use taskwright_model::{AttemptNumber, Task, TaskId, Timestamp, UnitKey, UnitName, Work};
+use taskwright_model::{AttemptNumber, Task, TaskId, Timestamp, UnitKey, UnitName};
 use taskwright_supervisor::OutputReader;
 
+use super::containers;
 use super::places::Places;
 use super::under_way::UnderWay;
 
@@ -171,7 +172,7 @@ impl Units for TaskUnits {
             self.processes.purge(task.id).await.map_err(told)?;
             self.known.lock().remove(&task.id);
             let had = self.contained.lock().iter().any(|(id, _)| *id == task.id);
-            let may_have_had = matches!(task.spec.work, Work::Document { .. });
+            let may_have_had = containers::may_have(&task);
             if let Some(containers) = self.containers.as_ref().filter(|_| had || may_have_had) {
                 let attempts = task
                     .attempts

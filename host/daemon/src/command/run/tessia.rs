@@ -78,11 +78,7 @@ pub(super) fn task_file(args: &TaskArgs) -> anyhow::Result<Option<Value>> {
         _ if executable => return Ok(None),
         _ => return wrong("it is no task".to_owned()),
     }
-    let alone = TaskArgs {
-        command: args.command.clone(),
-        ..TaskArgs::default()
-    };
-    if *args != alone {
+    if *args != TaskArgs::of(&[word]) {
         return Err(anyhow!("a task file says everything about its task"))
             .exit_with(Code::USAGE)
             .hint("leave out the flags that describe a task");
@@ -245,12 +241,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             path.to_str().unwrap().to_owned()
         };
-        let read = |words: &[&str]| {
-            task_file(&TaskArgs {
-                command: words.iter().map(|word| (*word).to_owned()).collect(),
-                ..TaskArgs::default()
-            })
-        };
+        let read = |words: &[&str]| task_file(&TaskArgs::of(words));
         let task = r#"{"machine": "echo", "parameters": []}"#;
         let good = file("good.json", task);
         assert!(read(&[&good]).unwrap().is_some());
@@ -268,12 +259,9 @@ mod tests {
         let executable = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(&program, executable).unwrap();
         assert!(read(&[&program]).unwrap().is_none());
-        let flags = TaskArgs {
-            name: Some("a".to_owned()),
-            command: vec![good],
-            ..TaskArgs::default()
-        };
-        assert!(task_file(&flags).is_err());
+        let mut named = TaskArgs::of(&[&good]);
+        named.name = Some("a".to_owned());
+        assert!(task_file(&named).is_err());
     }
 
     #[test]
