@@ -16,14 +16,14 @@ pub(crate) const RAISED: u8 = 253;
 /// The one program for all scripts.
 const PROGRAM: &str = include_str!("program.sh");
 /// Where the script stands in a task.
-const FIELD: &str = "/spec/document/content";
+const FIELD: &str = "/document/content";
 
 /// Everything that keeps a task from ever being started, all of it at once.
 pub(crate) fn problems(task: &Task) -> Vec<Problem> {
     let mut found = Vec::new();
     if task.kind != KIND {
         found.push(problem(
-            "/spec",
+            "",
             "this runtime runs scripts, as spec.document of kind echo",
         ));
     } else if let Err(wrong) = script::read(&content(task)) {

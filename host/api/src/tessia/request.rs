@@ -139,6 +139,8 @@ fn sentence(pointer: &str, message: &str) -> String {
     let places = [
         "/spec/document/content",
         "/spec/container",
+        "/spec/podTemplateSpec",
+        "/spec/process",
         "/podTemplateSpec",
         "/process",
     ];

@@ -35,7 +35,7 @@ fn problems_have_their_place() {
     let [only] = found.as_slice() else {
         panic!("{found:?}");
     };
-    assert_eq!(only.field, "/spec/document/content/1");
+    assert_eq!(only.field, "/document/content/1");
     let other = Task {
         kind: "process".to_owned(),
         config: "{}".to_owned(),
