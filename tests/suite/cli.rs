@@ -468,7 +468,7 @@ fn version_completion_and_plugins_are_told() {
     let plugins = daemon
         .taskwright(&["plugin", "list", "-o", "name"])
         .expect(0);
-    assert_eq!(plugins.stdout, "process\nsidecar\n");
+    assert_eq!(plugins.stdout, "echo\nprocess\nsidecar\n");
     let inspected = daemon
         .taskwright(&["plugin", "inspect", "process", "-o", "json"])
         .expect(0)

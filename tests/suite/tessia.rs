@@ -470,6 +470,29 @@ fn a_task_file_runs_by_itself_and_keeps_its_results_here() {
 }
 
 #[test]
+fn a_signal_cancels_a_task_file_and_its_cleanup_runs() {
+    let home = Home::new();
+    let script = "echo up\nsleep 600\ncleanup\necho clean";
+    let task = json!({"machine": "echo", "parameters": script});
+    let file = home.file("task.json", task.to_string());
+    let mut command = home.command(taskwright_tests::binary::taskwright());
+    let mut running = cli::Running::start(command.arg("run").arg(&file), b"");
+    eventually(Duration::from_secs(60), "it is up", || {
+        running.stdout() == "up\n"
+    });
+    running.process().signal(rustix::process::Signal::INT);
+    let finished = running.finish(SOON).expect(255);
+    assert_eq!(finished.stdout, "up\nclean\n");
+    let result = std::fs::read(home.path().join("cli.result")).unwrap();
+    let result: Value = serde_json::from_slice(&result).unwrap();
+    assert_eq!(result["exit_code"], -1);
+    assert!(log(home.path()).ends_with("Runner cancelled\n"));
+    eventually(SOON, "no process is left", || {
+        home.own_processes().is_empty() && home.task_processes().is_empty()
+    });
+}
+
+#[test]
 fn a_task_file_runs_at_a_daemon_that_is_named() {
     let daemon = Daemon::start();
     let server = format!("http://{}", daemon.address());

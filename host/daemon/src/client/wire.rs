@@ -146,10 +146,13 @@ impl<'a> TaskView<'a> {
         let line: Vec<&str> = words("/spec/process/command")
             .chain(words("/spec/process/args"))
             .collect();
-        match self.text("/spec/container/image") {
-            Some(image) if line.is_empty() => format!("image {image}"),
-            _ => line.join(" "),
+        if !line.is_empty() {
+            return line.join(" ");
         }
+        let image = self.text("/spec/container/image");
+        let image = image.map(|image| format!("image {image}"));
+        let kind = self.text("/spec/document/kind").map(str::to_owned);
+        image.or(kind).unwrap_or_default()
     }
 
     /// Why it is not as it was asked for, in the answer to a set.

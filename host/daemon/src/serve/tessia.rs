@@ -30,6 +30,8 @@ use crate::tessia::{HEARTBEAT, time};
 /// Tasks whose `output.log` grows with their output. That of others does with their heartbeat:
 /// looking for output costs a little, and there may be thousands.
 const MOST_LIVE: usize = 64;
+/// Ends that are written at a time.
+const MOST_WRITERS: usize = 8;
 /// Bytes of one step from a stream to `output.log`.
 const PIECE_BYTES: usize = 256 * 1024;
 /// Lines of the feed that are read at once.
@@ -74,6 +76,8 @@ struct Shared {
     /// The most bytes of an `output.log`.
     output_cap: u64,
     live: Arc<Semaphore>,
+    /// Ends that are written at a time.
+    writers: Semaphore,
 }
 
 /// Keeps the files until the daemon ends.
@@ -83,6 +87,7 @@ pub(crate) async fn keep(control: Control, homes: Homes, output_cap: u64) {
         homes,
         output_cap,
         live: Arc::new(Semaphore::new(MOST_LIVE)),
+        writers: Semaphore::new(MOST_WRITERS),
     });
     Keeper {
         shared,
@@ -171,10 +176,11 @@ impl Keeper {
         self.watched.insert(task.id, ended.clone());
         let shared = self.shared.clone();
         self.work.spawn(async move {
-            let Err(why) = shared.follow(&task, &ended).await else {
-                return;
-            };
-            shared.tell(&task, &why);
+            match shared.follow(&task, &ended).await {
+                Ok(Followed::ToItsEnd) => return,
+                Ok(Followed::NotYet) => {}
+                Err(why) => shared.tell(&task, &why),
+            }
             // Its end is written nevertheless, if it can be.
             ended.cancelled().await;
             if let Err(why) = shared.write_end_once(&task).await {
@@ -224,6 +230,14 @@ fn tell(key: &TaskKey, why: &str) {
     tracing::warn!(task = %key, why, "the result file and output.log of a task could not be written");
 }
 
+/// What came of following a task.
+enum Followed {
+    /// Everything was written.
+    ToItsEnd,
+    /// It had no directory yet.
+    NotYet,
+}
+
 /// How far the streams of a task were taken over.
 #[derive(Default)]
 struct Read([u64; 2]);
@@ -241,9 +255,13 @@ impl Shared {
     }
 
     /// Writes the files of a task that runs until it has ended.
-    async fn follow(&self, task: &Arc<Task>, ended: &CancellationToken) -> Result<(), String> {
+    async fn follow(
+        &self,
+        task: &Arc<Task>,
+        ended: &CancellationToken,
+    ) -> Result<Followed, String> {
         let Some((result, mut log)) = self.begin(task).await? else {
-            return Ok(());
+            return Ok(Followed::NotYet);
         };
         let mut read = Read::default();
         let live = self.live.clone().try_acquire_owned().ok();
@@ -253,7 +271,8 @@ impl Shared {
             let over = ended.is_cancelled();
             log = self.take_over(&task.key, &mut read, log).await?;
             if over {
-                return self.finish(task, result, log).await;
+                self.finish(task, result, log).await?;
+                return Ok(Followed::ToItsEnd);
             }
             tokio::select! {
                 () = ended.cancelled() => {}
@@ -268,6 +287,11 @@ impl Shared {
 
     /// Writes the files of a task that has ended, if nobody did.
     async fn write_end_once(&self, task: &Arc<Task>) -> Result<(), String> {
+        // After a restart there may be a hundred thousand.
+        let _turn = self.writers.acquire().await;
+        if self.ended(task).is_none() {
+            return Ok(());
+        }
         let (homes, key) = (self.homes.clone(), task.key.clone());
         let known = move || ResultFile::read(&homes.of(&key), key.name.as_str());
         let known = blocking(known).await?;
@@ -346,6 +370,20 @@ impl Shared {
         futures::future::select_all(grown).await;
     }
 
+    /// When a task ended and with which code; `None` where nobody needs to know any more, because
+    /// it is being removed: a new file would be in the way of that.
+    fn ended(&self, task: &Task) -> Option<(Timestamp, i32)> {
+        let now = self.control.get(&task.key)?;
+        match &now.state {
+            TaskState::Ended { at, outcome }
+                if now.id == task.id && now.deleting_since.is_none() =>
+            {
+                Some((time(*at), exit_code(outcome)))
+            }
+            _ => None,
+        }
+    }
+
     async fn say_alive(
         &self,
         task: &Arc<Task>,
@@ -368,14 +406,9 @@ impl Shared {
         result: ResultFile,
         mut log: OutputLog,
     ) -> Result<(), String> {
-        let now = self.control.get(&task.key);
-        let Some(now) = now.filter(|now| now.id == task.id) else {
+        let Some((at, code)) = self.ended(task) else {
             return Ok(());
         };
-        let TaskState::Ended { at, outcome } = &now.state else {
-            return Ok(());
-        };
-        let (at, code) = (time(*at), exit_code(outcome));
         let directory = self.homes.of(&task.key);
         let writing = move || {
             log.say(at, crate::tessia::log::last_words(code))?;
