@@ -14,6 +14,7 @@
 //! | `salvage` | what can still be read out of a malformed database |
 //! | `reserve` | room for the write-ahead log |
 //! | `witness` | a second opinion on how far the journal went |
+//! | [`queue`] | tasks that wait for workers, on SQLite or PostgreSQL |
 //! | `record` | the bytes of one record, and every form they ever had |
 //!
 //! This crate decides nothing about tasks, and it never deletes what it cannot
@@ -27,6 +28,7 @@ mod journal;
 mod load;
 mod lock;
 mod open;
+pub mod queue;
 mod record;
 mod reserve;
 mod salvage;

@@ -1,0 +1,222 @@
+//! What every store of the queue must do: one suite, run against each of them.
+//!
+//! PostgreSQL is a real server in a folder of its own, started once for the whole
+//! run; each test has a database of its own in it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod claiming;
+mod keeping;
+mod reporting;
+mod server;
+mod sharing;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use taskwright_model::{TaskId, Timestamp};
+use taskwright_queue::port::{
+    Claim, Claimed, Heartbeat, NewWorker, Report, ReportedEnd, StoreError,
+};
+use taskwright_queue::task::Tries;
+use taskwright_queue::{
+    Capabilities, Cause, Json, NewTask, ProblemId, QueueStore, QueuedTask, Worker, WorkerId,
+};
+
+use super::{QueueClock, QueueLimits, open_sqlite_at};
+
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+
+/// A clock that tests set.
+pub(super) struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub(super) fn pass(&self, time: Duration) {
+        self.0
+            .fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl QueueClock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A store under test, and what it stands on.
+pub(super) struct Stage {
+    pub(super) store: Arc<dyn QueueStore>,
+    pub(super) clock: Arc<TestClock>,
+    made: AtomicU64,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl Stage {
+    pub(super) async fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(TestClock(AtomicI64::new(1_700_000_000_000)));
+        let path = directory.path().join("queue.db");
+        let limits = QueueLimits { waiting: 1000 };
+        let store = open_sqlite_at(path, limits, clock.clone()).await.unwrap();
+        Self {
+            store,
+            clock,
+            made: AtomicU64::new(0),
+            _directory: Some(directory),
+        }
+    }
+
+    pub(super) async fn postgres() -> Self {
+        let address = server::database().await;
+        let clock = Arc::new(TestClock(AtomicI64::new(1_700_000_000_000)));
+        let limits = QueueLimits { waiting: 1000 };
+        let store =
+            super::open_postgres_at(&address, limits, Some(clock.clone() as Arc<dyn QueueClock>))
+                .await
+                .unwrap();
+        Self {
+            store,
+            clock,
+            made: AtomicU64::new(0),
+            _directory: None,
+        }
+    }
+
+    /// A task to be queued, each of another id.
+    pub(super) fn new_task(&self) -> NewTask {
+        let number = self.made.fetch_add(1, Ordering::SeqCst);
+        NewTask {
+            id: TaskId::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0000 + u128::from(number)),
+            problem_id: ProblemId::parse("test-problem-1").unwrap(),
+            parameters: Json::parse(r#"{"max_steps": 30}"#).unwrap(),
+            priority: 5.0,
+            backend_type: None,
+            time_limit: Duration::from_secs(1800),
+            tries: Tries {
+                failures: 1,
+                losses: 3,
+            },
+            callback_url: None,
+            idempotency: None,
+        }
+    }
+
+    pub(super) async fn queue(&self, change: impl FnOnce(&mut NewTask)) -> QueuedTask {
+        let mut task = self.new_task();
+        change(&mut task);
+        self.store.create(task).await.unwrap().task
+    }
+
+    pub(super) async fn register(
+        &self,
+        number: u16,
+        change: impl FnOnce(&mut NewWorker),
+    ) -> WorkerId {
+        let mut worker = NewWorker {
+            id: WorkerId::numbered(number),
+            backend_type: "kind".to_owned(),
+            capabilities: Capabilities {
+                max_parallel: 1,
+                problems: Vec::new(),
+                document: Json::empty_object(),
+            },
+            metadata: Json::empty_object(),
+            lease: LEASE,
+        };
+        change(&mut worker);
+        self.store.register(worker).await.unwrap().worker.id
+    }
+
+    pub(super) async fn claim(&self, worker: &WorkerId) -> Option<QueuedTask> {
+        match self.claimed(worker).await {
+            Claimed::Task(task) => Some(*task),
+            Claimed::Nothing { .. } | Claimed::Full => None,
+        }
+    }
+
+    pub(super) async fn claimed(&self, worker: &WorkerId) -> Claimed {
+        let claim = Claim {
+            worker: worker.clone(),
+            lease: LEASE,
+        };
+        self.store.claim(claim).await.unwrap()
+    }
+
+    pub(super) async fn beat(&self, worker: &WorkerId) -> Worker {
+        let heartbeat = Heartbeat {
+            worker: worker.clone(),
+            leaving: false,
+            lease: LEASE,
+        };
+        self.store.heartbeat(heartbeat).await.unwrap().worker
+    }
+
+    pub(super) async fn complete(
+        &self,
+        worker: &WorkerId,
+        task: &QueuedTask,
+        result: &str,
+    ) -> Result<QueuedTask, StoreError> {
+        let result = Json::parse(result).unwrap();
+        self.report(worker, task, ReportedEnd::Completed { result })
+            .await
+    }
+
+    pub(super) async fn fail(
+        &self,
+        worker: &WorkerId,
+        task: &QueuedTask,
+        error: &str,
+        cause: Cause,
+    ) -> Result<QueuedTask, StoreError> {
+        let end = ReportedEnd::Failed {
+            error: error.to_owned(),
+            document: None,
+            cause,
+        };
+        self.report(worker, task, end).await
+    }
+
+    async fn report(
+        &self,
+        worker: &WorkerId,
+        task: &QueuedTask,
+        end: ReportedEnd,
+    ) -> Result<QueuedTask, StoreError> {
+        let report = Report {
+            worker: worker.clone(),
+            task: task.id,
+            attempt: Some(task.attempt),
+            end,
+        };
+        self.store.report(report).await
+    }
+
+    /// The task as it is now.
+    pub(super) async fn now(&self, task: &QueuedTask) -> QueuedTask {
+        self.store.task(task.id).await.unwrap().unwrap()
+    }
+}
+
+/// Runs a test against each store.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod sqlite {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(Stage::sqlite().await).await })*
+        }
+        mod postgres {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(Stage::postgres().await).await })*
+        }
+    };
+}
+pub(super) use on_both;

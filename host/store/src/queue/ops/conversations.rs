@@ -1,0 +1,335 @@
+//! What was said between a model and the world.
+
+use taskwright_model::Timestamp;
+use taskwright_queue::conversation::{ConversationQuery, ConversationUpdate, NewMessage};
+use taskwright_queue::port::StoreError;
+use taskwright_queue::{Conversation, ConversationId, Json, Message, NewConversation, Role};
+
+use super::ends::signed;
+use super::locked;
+use crate::queue::rows::{self, conversation_columns};
+use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
+
+pub(crate) struct Begin {
+    pub(crate) conversation: NewConversation,
+    pub(crate) now: Timestamp,
+}
+
+impl Operation for Begin {
+    type Output = Conversation;
+    const MODE: Mode = Mode::Transaction;
+    const NAME: &'static str = "begin_conversation";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Conversation, OpError> {
+        let new = &self.conversation;
+        let task = new.task.to_string();
+        let known = "SELECT 1 FROM queue_tasks WHERE id = ?1";
+        if sql.row(known, &[(&task).into()]).await?.is_none() {
+            return Err(StoreError::NoSuchTask(new.task).into());
+        }
+        let row = sql
+            .row(
+                concat!(
+                    "INSERT INTO queue_conversations (id, task_id, session_id, started_at, \
+                     model_name, config, metadata, messages, characters) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0) ON CONFLICT (id) DO NOTHING \
+                     RETURNING ",
+                    conversation_columns!()
+                ),
+                &[
+                    (&new.id.to_string()).into(),
+                    (&task).into(),
+                    (&new.session.to_string()).into(),
+                    new.started_at.unwrap_or(self.now).as_millis().into(),
+                    new.model_name.as_deref().into(),
+                    new.config.as_str().into(),
+                    new.metadata.as_str().into(),
+                ],
+            )
+            .await?;
+        match row {
+            Some(row) => Ok(rows::conversation(row)?),
+            None => {
+                let found = read(sql, new.id, "").await?;
+                if found.task != new.task {
+                    return Err(StoreError::Conflict(format!(
+                        "conversation {} belongs to task {}",
+                        new.id, found.task
+                    ))
+                    .into());
+                }
+                Ok(found)
+            }
+        }
+    }
+}
+
+async fn read<S: Sql>(
+    sql: &mut S,
+    id: ConversationId,
+    lock: &str,
+) -> Result<Conversation, OpError> {
+    let statement = concat!(
+        "SELECT ",
+        conversation_columns!(),
+        " FROM queue_conversations WHERE id = ?1"
+    );
+    let statement = locked::<S>(statement, lock);
+    let row = sql.row(&statement, &[(&id.to_string()).into()]).await?;
+    let row = row.ok_or(StoreError::NoSuchConversation(id))?;
+    Ok(rows::conversation(row)?)
+}
+
+pub(crate) struct Say {
+    pub(crate) id: ConversationId,
+    pub(crate) messages: Vec<NewMessage>,
+    pub(crate) now: Timestamp,
+}
+
+impl Operation for Say {
+    type Output = Conversation;
+    const MODE: Mode = Mode::Transaction;
+    const NAME: &'static str = "append_messages";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Conversation, OpError> {
+        let id = self.id.to_string();
+        let found = read(sql, self.id, "FOR UPDATE").await?;
+        let mut next = found.messages;
+        let mut characters = 0_u64;
+        for message in &self.messages {
+            let sequence = message.sequence.unwrap_or(next);
+            if sequence < next {
+                self.check_same(sql, &id, sequence, message).await?;
+                continue;
+            }
+            if sequence > next {
+                return Err(StoreError::Conflict(format!(
+                    "message {sequence} leaves a gap: conversation {id} has {next} messages, so \
+                     the next one has the number {next}"
+                ))
+                .into());
+            }
+            if next >= Conversation::MOST_MESSAGES {
+                return Err(StoreError::Full(format!(
+                    "conversation {id} has {} messages, as many as may be",
+                    Conversation::MOST_MESSAGES
+                ))
+                .into());
+            }
+            sql.run(
+                "INSERT INTO queue_messages (conversation_id, sequence, at, role, characters, \
+                 body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                &[
+                    (&id).into(),
+                    signed(sequence).into(),
+                    message.at.unwrap_or(self.now).as_millis().into(),
+                    message.role.word().into(),
+                    signed(message.characters).into(),
+                    message.body.as_str().into(),
+                ],
+            )
+            .await?;
+            next = next.saturating_add(1);
+            characters = characters.saturating_add(message.characters);
+        }
+        let row = sql
+            .row(
+                concat!(
+                    "UPDATE queue_conversations SET messages = ?2, \
+                     characters = characters + ?3 WHERE id = ?1 RETURNING ",
+                    conversation_columns!()
+                ),
+                &[(&id).into(), signed(next).into(), signed(characters).into()],
+            )
+            .await?;
+        Ok(rows::conversation(
+            row.ok_or(StoreError::NoSuchConversation(self.id))?,
+        )?)
+    }
+}
+
+impl Say {
+    /// A number that is known: fine if it is the same message once more.
+    async fn check_same<S: Sql>(
+        &self,
+        sql: &mut S,
+        id: &str,
+        sequence: u64,
+        message: &NewMessage,
+    ) -> Result<(), OpError> {
+        let statement = "SELECT body FROM queue_messages \
+                         WHERE conversation_id = ?1 AND sequence = ?2";
+        let kept = match sql
+            .row(statement, &[id.into(), signed(sequence).into()])
+            .await?
+        {
+            Some(mut row) => row.text(0)?,
+            None => String::new(),
+        };
+        if kept == message.body.as_str() {
+            return Ok(());
+        }
+        Err(StoreError::Conflict(format!(
+            "message {sequence} of conversation {id} is on record with another content"
+        ))
+        .into())
+    }
+}
+
+pub(crate) struct Update {
+    pub(crate) id: ConversationId,
+    pub(crate) update: ConversationUpdate,
+}
+
+impl Operation for Update {
+    type Output = Conversation;
+    const MODE: Mode = Mode::Transaction;
+    const NAME: &'static str = "update_conversation";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Conversation, OpError> {
+        let found = read(sql, self.id, "FOR UPDATE").await?;
+        let update = &self.update;
+        let metadata = match &update.metadata {
+            Some(more) => merged(&found.metadata, more),
+            None => found.metadata.clone(),
+        };
+        let usage = update.usage.as_ref().or(found.usage.as_ref());
+        let row = sql
+            .row(
+                concat!(
+                    "UPDATE queue_conversations SET ended_at = ?2, success = ?3, metadata = ?4, \
+                     input_tokens = ?5, output_tokens = ?6, cost = ?7 WHERE id = ?1 RETURNING ",
+                    conversation_columns!()
+                ),
+                &[
+                    (&self.id.to_string()).into(),
+                    update
+                        .ended_at
+                        .or(found.ended_at)
+                        .map(Timestamp::as_millis)
+                        .into(),
+                    update.success.or(found.success).map(i64::from).into(),
+                    metadata.as_str().into(),
+                    usage.map(|usage| signed(usage.input_tokens)).into(),
+                    usage.map(|usage| signed(usage.output_tokens)).into(),
+                    usage.and_then(|usage| usage.cost).into(),
+                ],
+            )
+            .await?;
+        Ok(rows::conversation(
+            row.ok_or(StoreError::NoSuchConversation(self.id))?,
+        )?)
+    }
+}
+
+/// An object with the fields of another set in it.
+fn merged(kept: &Json, more: &Json) -> Json {
+    match (kept.value(), more.value()) {
+        (serde_json::Value::Object(mut kept), serde_json::Value::Object(more)) => {
+            kept.extend(more);
+            Json::of(&serde_json::Value::Object(kept))
+        }
+        _ => kept.clone(),
+    }
+}
+
+pub(crate) struct ReadOne(pub(crate) ConversationId);
+
+impl Operation for ReadOne {
+    type Output = Option<Conversation>;
+    const MODE: Mode = Mode::Read;
+    const NAME: &'static str = "conversation";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
+        match read(sql, self.0, "").await {
+            Ok(found) => Ok(Some(found)),
+            Err(OpError::Refused(StoreError::NoSuchConversation(_))) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+pub(crate) struct List(pub(crate) ConversationQuery);
+
+impl Operation for List {
+    type Output = (Vec<Conversation>, u64);
+    const MODE: Mode = Mode::Read;
+    const NAME: &'static str = "conversations";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
+        let query = &self.0;
+        let task = query.task.map(|task| task.to_string());
+        let mut conditions = String::new();
+        let mut values: Vec<Value<'_>> = Vec::new();
+        let wanted = [
+            ("task_id", task.as_deref()),
+            ("model_name", query.model_name.as_deref()),
+        ];
+        for (column, value) in wanted {
+            let Some(value) = value else { continue };
+            values.push(value.into());
+            let joint = if conditions.is_empty() {
+                "WHERE"
+            } else {
+                "AND"
+            };
+            conditions.push_str(&format!(" {joint} {column} = ?{}", values.len()));
+        }
+        let count = format!("SELECT count(*) FROM queue_conversations{conditions}");
+        let total = match sql.row(&count, &values).await? {
+            Some(mut row) => row.count(0)?,
+            None => 0,
+        };
+        values.push(query.most.into());
+        let most = values.len();
+        values.push(signed(query.offset).into());
+        let statement = format!(
+            "SELECT {} FROM queue_conversations{conditions} ORDER BY started_at DESC, id DESC \
+             LIMIT ?{most} OFFSET ?{}",
+            conversation_columns!(),
+            values.len()
+        );
+        let found = sql.rows(&statement, &values).await?;
+        let found = found
+            .into_iter()
+            .map(rows::conversation)
+            .collect::<Result<_, _>>()?;
+        Ok((found, total))
+    }
+}
+
+pub(crate) struct Messages {
+    pub(crate) id: ConversationId,
+    pub(crate) role: Option<Role>,
+    pub(crate) from: u64,
+    pub(crate) most: u32,
+}
+
+impl Operation for Messages {
+    type Output = Vec<Message>;
+    const MODE: Mode = Mode::Read;
+    const NAME: &'static str = "messages";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
+        read(sql, self.id, "").await?;
+        let id = self.id.to_string();
+        let mut values: Vec<Value<'_>> =
+            vec![(&id).into(), signed(self.from).into(), self.most.into()];
+        let role = match self.role {
+            Some(role) => {
+                values.push(role.word().into());
+                " AND role = ?4"
+            }
+            None => "",
+        };
+        let statement = format!(
+            "SELECT sequence, at, role, characters, body FROM queue_messages \
+             WHERE conversation_id = ?1 AND sequence >= ?2{role} ORDER BY sequence LIMIT ?3"
+        );
+        let found = sql.rows(&statement, &values).await?;
+        Ok(found
+            .into_iter()
+            .map(rows::message)
+            .collect::<Result<_, _>>()?)
+    }
+}

@@ -1,0 +1,190 @@
+//! Lines of a task, numbered without gaps in the order in which they came.
+
+use taskwright_model::{TaskId, Timestamp};
+use taskwright_queue::log::LogQuery;
+use taskwright_queue::port::StoreError;
+use taskwright_queue::{LogEntry, LogLevel, NewLogEntry};
+
+use crate::queue::rows;
+use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
+
+/// Lines that one statement inserts.
+const LINES_A_STATEMENT: usize = 500;
+
+/// Keeps one line of our own.
+pub(super) async fn note<S: Sql>(
+    sql: &mut S,
+    task: TaskId,
+    at: Timestamp,
+    level: LogLevel,
+    message: &str,
+    context: &str,
+) -> Result<(), OpError> {
+    let id = task.to_string();
+    let sequence = number(sql, &id, 1).await?;
+    sql.run(
+        "INSERT INTO queue_logs (task_id, sequence, at, level, message, context) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        &[
+            (&id).into(),
+            sequence.into(),
+            at.as_millis().into(),
+            rows::level_number(level).into(),
+            message.into(),
+            context.into(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes so many numbers; answers the last. Whoever comes at the same time waits.
+async fn number<S: Sql>(sql: &mut S, task: &str, many: i64) -> Result<i64, OpError> {
+    let statement = "INSERT INTO queue_log_heads (task_id, lines) VALUES (?1, ?2) \
+                     ON CONFLICT (task_id) DO UPDATE SET \
+                     lines = queue_log_heads.lines + excluded.lines RETURNING lines";
+    match sql.row(statement, &[task.into(), many.into()]).await? {
+        Some(mut row) => Ok(row.int(0)?),
+        None => Ok(many),
+    }
+}
+
+pub(crate) struct Append {
+    pub(crate) task: TaskId,
+    pub(crate) lines: Vec<NewLogEntry>,
+    pub(crate) now: Timestamp,
+}
+
+impl Operation for Append {
+    type Output = u64;
+    const MODE: Mode = Mode::Transaction;
+    const NAME: &'static str = "append_logs";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<u64, OpError> {
+        let id = self.task.to_string();
+        let known = "SELECT 1 FROM queue_tasks WHERE id = ?1";
+        if sql.row(known, &[(&id).into()]).await?.is_none() {
+            return Err(StoreError::NoSuchTask(self.task).into());
+        }
+        let many = i64::try_from(self.lines.len()).unwrap_or(i64::MAX);
+        if many == 0 {
+            return Ok(0);
+        }
+        let last = number(sql, &id, many).await?;
+        if u64::try_from(last).unwrap_or(0) > LogEntry::MOST {
+            let most = LogEntry::MOST;
+            let full = format!("task {} has {most} lines, as many as may be", self.task);
+            return Err(StoreError::Full(full).into());
+        }
+        let mut sequence = last.saturating_sub(many);
+        for lines in self.lines.chunks(LINES_A_STATEMENT) {
+            insert(sql, &id, lines, &mut sequence, self.now).await?;
+        }
+        Ok(u64::try_from(last).unwrap_or(0))
+    }
+}
+
+/// Inserts lines whose numbers follow `sequence`.
+async fn insert<S: Sql>(
+    sql: &mut S,
+    task: &str,
+    lines: &[NewLogEntry],
+    sequence: &mut i64,
+    now: Timestamp,
+) -> Result<(), OpError> {
+    const COLUMNS: usize = 6;
+    let full = lines.len() == LINES_A_STATEMENT;
+    let mut values: Vec<Value<'_>> = Vec::with_capacity(lines.len() * COLUMNS);
+    for line in lines {
+        *sequence = sequence.saturating_add(1);
+        let row: [Value<'_>; COLUMNS] = [
+            task.into(),
+            (*sequence).into(),
+            line.at.unwrap_or(now).as_millis().into(),
+            rows::level_number(line.level).into(),
+            line.message.as_str().into(),
+            line.context.as_str().into(),
+        ];
+        values.extend_from_slice(&row);
+    }
+    let insert = "INSERT INTO queue_logs (task_id, sequence, at, level, message, context) VALUES ";
+    if full || lines.len() == 1 {
+        sql.run(&with_rows(insert, lines.len(), COLUMNS), &values)
+            .await?;
+        return Ok(());
+    }
+    // Statements of any other length would each be prepared anew.
+    for row in values.chunks(COLUMNS) {
+        sql.run(&with_rows(insert, 1, COLUMNS), row).await?;
+    }
+    Ok(())
+}
+
+/// A statement with so many rows of parameters.
+pub(super) fn with_rows(insert: &str, rows: usize, columns: usize) -> String {
+    let mut statement = String::with_capacity(insert.len() + rows * columns * 6);
+    statement.push_str(insert);
+    for row in 0..rows {
+        statement.push_str(if row == 0 { "(" } else { ", (" });
+        for column in 0..columns {
+            let joint = if column == 0 { "?" } else { ", ?" };
+            statement.push_str(joint);
+            statement.push_str(&(row * columns + column + 1).to_string());
+        }
+        statement.push(')');
+    }
+    statement
+}
+
+pub(crate) struct Read(pub(crate) LogQuery);
+
+impl Operation for Read {
+    type Output = Vec<LogEntry>;
+    const MODE: Mode = Mode::Read;
+    const NAME: &'static str = "logs";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Vec<LogEntry>, OpError> {
+        let LogQuery {
+            task,
+            level,
+            since,
+            after,
+            most,
+        } = self.0;
+        let id = task.to_string();
+        let known = "SELECT 1 FROM queue_tasks WHERE id = ?1";
+        if sql.row(known, &[(&id).into()]).await?.is_none() {
+            return Err(StoreError::NoSuchTask(task).into());
+        }
+        let mut statement = "SELECT sequence, at, level, message, context FROM queue_logs \
+                             WHERE task_id = ?1"
+            .to_owned();
+        let mut values: Vec<Value<'_>> = vec![(&id).into()];
+        let conditions = [
+            (" AND level = ?", level.map(rows::level_number)),
+            (" AND at >= ?", since.map(Timestamp::as_millis)),
+            (" AND sequence > ?", after.map(super::ends::signed)),
+        ];
+        for (condition, value) in conditions {
+            if let Some(value) = value {
+                values.push(value.into());
+                statement.push_str(condition);
+                statement.push_str(&values.len().to_string());
+            }
+        }
+        values.push(most.into());
+        // The newest ones, unless the reader goes on from where it was.
+        let direction = if after.is_some() { "ASC" } else { "DESC" };
+        statement.push_str(&format!(
+            " ORDER BY sequence {direction} LIMIT ?{}",
+            values.len()
+        ));
+        let found = sql.rows(&statement, &values).await?;
+        let mut entries: Vec<LogEntry> = found
+            .into_iter()
+            .map(|row| rows::log_entry(task, row))
+            .collect::<Result<_, _>>()?;
+        entries.sort_by_key(|entry| entry.sequence);
+        Ok(entries)
+    }
+}

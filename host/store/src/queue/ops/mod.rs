@@ -1,0 +1,31 @@
+//! The operations of the queue, each written once for both databases.
+//!
+//! | module | about |
+//! |---|---|
+//! | `tasks` | create, read, list, cancel |
+//! | `workers` | register, hear, list, let go |
+//! | `claims` | which task a worker gets |
+//! | `ends` | what an attempt's end changes, whoever says it |
+//! | `sweep` | what is out of time, and whose worker is lost |
+//! | `logs`, `conversations` | what is kept of a run |
+//! | `totals` | sums that are kept, and read |
+//! | `callbacks` | ends that somebody wants to be told |
+
+pub(super) mod callbacks;
+pub(super) mod claims;
+pub(super) mod conversations;
+pub(super) mod ends;
+pub(super) mod logs;
+pub(super) mod sweep;
+pub(super) mod tasks;
+pub(super) mod totals;
+pub(super) mod workers;
+
+/// The text of a statement, and what locks its rows in PostgreSQL against others.
+pub(super) fn locked<S: super::sql::Sql>(sql: &str, lock: &str) -> String {
+    if S::POSTGRES {
+        format!("{sql} {lock}")
+    } else {
+        sql.to_owned()
+    }
+}

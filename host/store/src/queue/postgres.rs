@@ -1,0 +1,505 @@
+//! The queue on a PostgreSQL server that several daemons share.
+//!
+//! Connections are few, each operation has a time limit here and on the server, and no
+//! transaction is open while anything else is waited for: one old snapshot would keep
+//! dead rows from being cleared away, and make every claim slower.
+//!
+//! Notices travel by LISTEN and NOTIFY, after the commit and many together: a
+//! NOTIFY within a transaction would let commits wait for each other. What is
+//! lost by a crash in between, waiting claims find by looking again.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures::future::poll_fn;
+use taskwright_model::TaskId;
+use taskwright_queue::port::Notice;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{AsyncMessage, NoTls};
+
+use super::clock::SteadyClock;
+use super::schema::{self, SchemaError};
+use super::sql::{Cell, MOST_RACES, Mode, OpError, Operation, Row, Sql, SqlError, SqlFault, Value};
+use super::{Engine, OpenQueueError};
+
+/// Connections of one daemon.
+const CONNECTIONS: usize = 16;
+/// How long an operation may take, waiting for a connection included.
+const OPERATION_TIME: Duration = Duration::from_secs(30);
+/// How long one statement may take on the server, and a transaction may be idle there.
+const SESSION: &str = "-c statement_timeout=20000 -c idle_in_transaction_session_timeout=20000 \
+                       -c lock_timeout=15000 -c jit=off";
+/// How long a lost server may take until its connection counts as dead.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
+const CHANNEL: &str = "taskwright_queue";
+/// Notices that wait to be sent; beyond it they are replaced by one that says that any were.
+const MOST_NOTICES: usize = 4096;
+/// Tasks that one notification names. Its payload may have 8000 bytes.
+const TASKS_A_NOTIFICATION: usize = 180;
+/// How often the server is asked for its time.
+const CLOCK_EVERY: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The engine. Clones share it.
+#[derive(Clone)]
+pub(super) struct PostgresEngine {
+    pool: Pool,
+}
+
+/// What a connected queue consists of.
+pub(super) struct Connected {
+    pub(super) engine: PostgresEngine,
+    pub(super) clock: Arc<SteadyClock>,
+    pub(super) notices: broadcast::Sender<Notice>,
+    pub(super) tell: Arc<dyn Fn(Notice) + Send + Sync>,
+}
+
+/// Connects and moves the tables forward.
+pub(super) async fn connect(
+    address: &str,
+    notices: broadcast::Sender<Notice>,
+) -> Result<Connected, OpenQueueError> {
+    let mut config: tokio_postgres::Config =
+        address
+            .parse()
+            .map_err(|error: tokio_postgres::Error| OpenQueueError::Address {
+                text: without_password(address),
+                message: detail(&error),
+            })?;
+    let place = place(&config);
+    let options = match config.get_options() {
+        Some(given) => format!("{SESSION} {given}"),
+        None => SESSION.to_owned(),
+    };
+    config
+        .options(options)
+        .application_name("taskwright")
+        .connect_timeout(Duration::from_secs(10))
+        .tcp_user_timeout(DEAD_AFTER)
+        .keepalives_idle(DEAD_AFTER);
+    let server = |message: String| OpenQueueError::Server {
+        place: place.clone(),
+        message,
+    };
+    let manager = Manager::from_config(
+        config.clone(),
+        NoTls,
+        ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        },
+    );
+    let pool = Pool::builder(manager)
+        .max_size(CONNECTIONS)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(OPERATION_TIME))
+        .create_timeout(Some(OPERATION_TIME))
+        .build()
+        .map_err(|error| server(error.to_string()))?;
+    let mut client = pool
+        .get()
+        .await
+        .map_err(|error| server(pool_message(&error)))?;
+    let transaction = client
+        .transaction()
+        .await
+        .map_err(|error| server(detail(&error)))?;
+    let moved = schema::migrate(&mut PostgresSql {
+        client: &transaction,
+    })
+    .await;
+    match moved {
+        Ok(_) => {}
+        Err(SchemaError::Newer(found)) => return Err(OpenQueueError::Newer { place, found }),
+        Err(SchemaError::Sql(error)) => return Err(server(error.message)),
+    }
+    transaction
+        .commit()
+        .await
+        .map_err(|error| server(detail(&error)))?;
+    let now = server_time(&**client)
+        .await
+        .map_err(|error| server(detail(&error)))?;
+    let clock = Arc::new(SteadyClock::starting_at(now));
+    drop(client);
+
+    let (send, waiting) = mpsc::channel(MOST_NOTICES);
+    let messenger = Messenger {
+        config,
+        place,
+        // Tells our own notifications from others'.
+        sender: format!("{:016x}", rand_id()),
+        clock: clock.clone(),
+        notices: notices.clone(),
+        waiting,
+    };
+    tokio::spawn(messenger.carry());
+    // When too many wait, the messenger is away, and says so itself once it is back.
+    let tell = move |notice| {
+        let _ = send.try_send(notice);
+    };
+    Ok(Connected {
+        engine: PostgresEngine { pool },
+        clock,
+        notices,
+        tell: Arc::new(tell),
+    })
+}
+
+/// A number that no other daemon has.
+fn rand_id() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}
+
+async fn server_time(client: &tokio_postgres::Client) -> Result<i64, tokio_postgres::Error> {
+    let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
+    client.query_one(sql, &[]).await?.try_get(0)
+}
+
+impl Engine for PostgresEngine {
+    async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, OpError> {
+        let run = async {
+            let mut races = 0;
+            loop {
+                let answer = self.once(&operation).await;
+                match answer {
+                    Err(OpError::Sql(SqlError {
+                        kind: SqlFault::Raced,
+                        ..
+                    })) if races < MOST_RACES => {
+                        races += 1;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        timeout(OPERATION_TIME, run).await.unwrap_or_else(|_| {
+            Err(OpError::Sql(SqlError {
+                kind: SqlFault::Away,
+                message: format!("no answer within {} s", OPERATION_TIME.as_secs()),
+            }))
+        })
+    }
+}
+
+impl PostgresEngine {
+    async fn once<O: Operation>(&self, operation: &O) -> Result<O::Output, OpError> {
+        let mut client = self.pool.get().await.map_err(|error| {
+            OpError::Sql(SqlError {
+                kind: SqlFault::Away,
+                message: pool_message(&error),
+            })
+        })?;
+        if O::MODE != Mode::Transaction {
+            return operation.run(&mut PostgresSql { client: &client }).await;
+        }
+        let transaction = client.transaction().await.map_err(told)?;
+        let output = operation
+            .run(&mut PostgresSql {
+                client: &transaction,
+            })
+            .await?;
+        transaction.commit().await.map_err(told)?;
+        Ok(output)
+    }
+}
+
+/// A connection of PostgreSQL, or a transaction on it.
+struct PostgresSql<'c, C> {
+    client: &'c C,
+}
+
+impl<C: GenericClient + Sync> Sql for PostgresSql<'_, C> {
+    const POSTGRES: bool = true;
+
+    async fn rows(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, SqlError> {
+        let statement = self
+            .client
+            .prepare_cached(&numbered(sql))
+            .await
+            .map_err(told)?;
+        let values: Vec<&(dyn ToSql + Sync)> = values
+            .iter()
+            .map(|value| value as &(dyn ToSql + Sync))
+            .collect();
+        let found = self.client.query(&statement, &values).await.map_err(told)?;
+        found.iter().map(row).collect()
+    }
+
+    async fn run(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, SqlError> {
+        let statement = self
+            .client
+            .prepare_cached(&numbered(sql))
+            .await
+            .map_err(told)?;
+        let values: Vec<&(dyn ToSql + Sync)> = values
+            .iter()
+            .map(|value| value as &(dyn ToSql + Sync))
+            .collect();
+        self.client.execute(&statement, &values).await.map_err(told)
+    }
+}
+
+/// Parameters as PostgreSQL numbers them. No statement of ours has a question mark otherwise.
+fn numbered(sql: &str) -> String {
+    sql.replace('?', "$")
+}
+
+fn row(row: &tokio_postgres::Row) -> Result<Row, SqlError> {
+    let mut cells = Vec::with_capacity(row.len());
+    for (place, column) in row.columns().iter().enumerate() {
+        let kind = column.type_();
+        let cell = if *kind == Type::INT8 {
+            row.try_get::<_, Option<i64>>(place)
+                .map(|cell| cell.map(Cell::Int))
+        } else if *kind == Type::INT4 {
+            row.try_get::<_, Option<i32>>(place)
+                .map(|cell| cell.map(|n| Cell::Int(n.into())))
+        } else if *kind == Type::FLOAT8 {
+            row.try_get::<_, Option<f64>>(place)
+                .map(|cell| cell.map(Cell::Real))
+        } else if *kind == Type::VOID {
+            Ok(None)
+        } else {
+            row.try_get::<_, Option<String>>(place)
+                .map(|cell| cell.map(Cell::Text))
+        };
+        cells.push(cell.map_err(told)?.unwrap_or(Cell::Null));
+    }
+    Ok(Row(cells))
+}
+
+impl ToSql for Value<'_> {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match *self {
+            Self::Null => Ok(IsNull::Yes),
+            Self::Int(number) if *kind == Type::INT4 => i32::try_from(number)?.to_sql(kind, out),
+            #[expect(clippy::cast_precision_loss, reason = "the column is a double")]
+            Self::Int(number) if *kind == Type::FLOAT8 => (number as f64).to_sql(kind, out),
+            Self::Int(number) => number.to_sql(kind, out),
+            Self::Real(number) => number.to_sql(kind, out),
+            Self::Text(text) => text.to_sql(kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+fn told(error: tokio_postgres::Error) -> SqlError {
+    let code = error.code();
+    let raced = [
+        SqlState::UNIQUE_VIOLATION,
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+    ];
+    let kind = match code {
+        Some(code) if raced.contains(code) => SqlFault::Raced,
+        Some(&SqlState::DISK_FULL) => SqlFault::DiskFull,
+        Some(_) => SqlFault::Other,
+        None => SqlFault::Away,
+    };
+    SqlError {
+        kind,
+        message: detail(&error),
+    }
+}
+
+/// What happened, causes included: the library's own text names none.
+fn detail(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+fn pool_message(error: &deadpool_postgres::PoolError) -> String {
+    match error {
+        deadpool_postgres::PoolError::Backend(error) => detail(error),
+        other => other.to_string(),
+    }
+}
+
+/// Where a server is, for people, without what nobody should see.
+fn place(config: &tokio_postgres::Config) -> String {
+    use tokio_postgres::config::Host;
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "localhost".to_owned(),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    let database = config
+        .get_dbname()
+        .or(config.get_user())
+        .unwrap_or("postgres");
+    format!("{host}:{port}/{database}")
+}
+
+/// An address without the password in it.
+fn without_password(address: &str) -> String {
+    let shown: String = address.chars().take(200).collect();
+    match (shown.find("://"), shown.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            let (before, after) = (shown.get(..scheme + 3), shown.get(at..));
+            format!(
+                "{}...{}",
+                before.unwrap_or_default(),
+                after.unwrap_or_default()
+            )
+        }
+        _ => shown,
+    }
+}
+
+/// Carries notices between daemons, on a connection of its own.
+struct Messenger {
+    config: tokio_postgres::Config,
+    place: String,
+    sender: String,
+    clock: Arc<SteadyClock>,
+    notices: broadcast::Sender<Notice>,
+    waiting: mpsc::Receiver<Notice>,
+}
+
+impl Messenger {
+    /// Until the queue is dropped. A lost connection is made again, with growing pauses.
+    async fn carry(mut self) {
+        let mut pause = Duration::from_millis(100);
+        while !self.waiting.is_closed() {
+            match self.converse().await {
+                Ok(()) => return,
+                Err(message) => {
+                    tracing::warn!(
+                        place = self.place,
+                        "the connection for notices was lost: {message}; it is made again"
+                    );
+                    metrics::counter!("taskwright_queue_notice_reconnects_total").increment(1);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One connection, until it is lost or nobody needs it.
+    async fn converse(&mut self) -> Result<(), String> {
+        let connected = self
+            .config
+            .connect(NoTls)
+            .await
+            .map_err(|error| detail(&error))?;
+        let (client, mut connection) = connected;
+        let (heard_tell, mut heard) = mpsc::channel(MOST_NOTICES);
+        let listening = tokio::spawn(async move {
+            loop {
+                match poll_fn(|context| connection.poll_message(context)).await {
+                    Some(Ok(AsyncMessage::Notification(told))) => {
+                        if heard_tell.send(told.payload().to_owned()).await.is_err() {
+                            return None;
+                        }
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Some(detail(&error)),
+                    None => return None,
+                }
+            }
+        });
+        let listen = format!("LISTEN {CHANNEL}");
+        client
+            .batch_execute(&listen)
+            .await
+            .map_err(|error| detail(&error))?;
+        // What was told while nobody listened is unknown.
+        let _ = self.notices.send(Notice::Anything);
+        let mut ask = tokio::time::interval(CLOCK_EVERY);
+        loop {
+            tokio::select! {
+                payload = heard.recv() => match payload {
+                    Some(payload) => self.hear(&payload),
+                    None => {
+                        let ended = listening.await.ok().flatten();
+                        return Err(ended.unwrap_or_else(|| "it was closed".to_owned()));
+                    }
+                },
+                notice = self.waiting.recv() => {
+                    let Some(first) = notice else { return Ok(()) };
+                    let payload = self.payload(first);
+                    let notify = "SELECT pg_notify('taskwright_queue', $1)";
+                    let sent = timeout(OPERATION_TIME, client.execute(notify, &[&payload])).await;
+                    sent.map_err(|_| "no answer".to_owned())?.map_err(|error| detail(&error))?;
+                }
+                _ = ask.tick() => {
+                    let told = timeout(OPERATION_TIME, server_time(&client)).await;
+                    let told = told.map_err(|_| "no answer".to_owned())?;
+                    self.clock.refer(told.map_err(|error| detail(&error))?);
+                }
+            }
+        }
+    }
+
+    /// Everything that waits, as one payload.
+    fn payload(&mut self, first: Notice) -> String {
+        let mut work = false;
+        let mut anything = false;
+        let mut tasks: HashSet<TaskId> = HashSet::new();
+        let mut next = Some(first);
+        while let Some(notice) = next {
+            match notice {
+                Notice::Work => work = true,
+                Notice::Anything => anything = true,
+                Notice::Task(task) => drop(tasks.insert(task)),
+            }
+            if tasks.len() >= TASKS_A_NOTIFICATION {
+                break;
+            }
+            next = self.waiting.try_recv().ok();
+        }
+        let mut payload = self.sender.clone();
+        if work {
+            payload.push_str(" W");
+        }
+        if anything {
+            payload.push_str(" A");
+        }
+        for task in tasks {
+            payload.push(' ');
+            payload.push_str(&task.to_string());
+        }
+        payload
+    }
+
+    /// Hands on what another daemon told.
+    fn hear(&self, payload: &str) {
+        let mut words = payload.split(' ');
+        if words.next() == Some(self.sender.as_str()) {
+            return;
+        }
+        for word in words {
+            let notice = match word {
+                "W" => Notice::Work,
+                "A" => Notice::Anything,
+                task => match TaskId::parse(task) {
+                    Ok(task) => Notice::Task(task),
+                    Err(_) => Notice::Anything,
+                },
+            };
+            let _ = self.notices.send(notice);
+        }
+    }
+}
