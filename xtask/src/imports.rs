@@ -8,22 +8,24 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use crate::shell::root;
 
 /// Each crate of the house, and which others it may import.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("native", &[]),
     ("capability", &["model"]),
     ("control", &["model"]),
-    ("store", &["control", "model"]),
+    ("queue", &["model"]),
+    ("store", &["control", "queue", "model"]),
     ("engine", &["control", "capability", "model"]),
     ("supervisor", &["native", "capability", "model"]),
     ("cri", &["capability", "model"]),
     ("package", &["model"]),
-    ("api", &["control", "model"]),
+    ("api", &["control", "queue", "model"]),
     (
         "daemon",
         &[
             "api",
             "control",
+            "queue",
             "store",
             "engine",
             "supervisor",

@@ -22,7 +22,7 @@ use crate::native;
 use crate::problem::{Form, Problem};
 use crate::server::MOST_HEADER_BYTES;
 use crate::state::ApiState;
-use crate::tessia;
+use crate::{aiopslab, tessia};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -108,6 +108,9 @@ async fn problem_in(response: &mut Response) -> Option<Problem> {
 
 /// Nothing is served at that path.
 pub(crate) async fn no_such_route(uri: Uri) -> Response {
+    if aiopslab::has_path(uri.path()) {
+        return Problem::new(StatusCode::NOT_FOUND, "Not Found").into_response();
+    }
     if tessia::has_path(uri.path()) {
         return tessia::no_such_route(&uri);
     }
@@ -122,7 +125,7 @@ pub(crate) async fn no_such_route(uri: Uri) -> Response {
 
 /// Something is served at that path, but not with that method; axum adds `Allow`.
 pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
-    if tessia::has_path(uri.path()) {
+    if tessia::has_path(uri.path()) || aiopslab::has_path(uri.path()) {
         return Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     }
     let shown: String = uri.path().chars().take(200).collect();
@@ -297,7 +300,7 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// Where dialects are served a second time.
-const PREFIXES: [&str; 2] = [native::PREFIX, tessia::PREFIX];
+const PREFIXES: [&str; 3] = [native::PREFIX, tessia::PREFIX, aiopslab::PREFIX];
 
 /// What the edge must know about where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,7 +315,9 @@ struct Route {
 /// Served by contract: errors there have the contract's form.
 const CONTRACT: [&str; 4] = ["/tasks/{name}", "/setTasks", "/getTasks", "/health"];
 /// Answered to everybody: probes have no token, and the documents hold nothing secret.
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 8] = [
+    "/ready",
+    "/redoc",
     "/livez",
     "/readyz",
     "/health",
@@ -328,6 +333,30 @@ const TESSIA: [&str; 6] = [
     "/v1/tasks/{task_id}",
     "/v1/tasks/{task_id}/stop",
     "/v1/tasks/{task_id}/output",
+];
+/// Those of AIOpsLab's dialect.
+const AIOPSLAB: [&str; 21] = [
+    "/api/v1/tasks",
+    "/api/v1/tasks/stats",
+    "/api/v1/tasks/{task_id}",
+    "/api/v1/tasks/{task_id}/cancel",
+    "/api/v1/tasks/{task_id}/logs",
+    "/api/v1/workers",
+    "/api/v1/workers/register",
+    "/api/v1/workers/{worker_id}",
+    "/api/v1/workers/{worker_id}/heartbeat",
+    "/api/v1/workers/{worker_id}/claim",
+    "/api/v1/workers/{worker_id}/stats",
+    "/api/v1/workers/{worker_id}/tasks/{task_id}/complete",
+    "/api/v1/workers/{worker_id}/tasks/{task_id}/fail",
+    "/api/v1/llm-conversations",
+    "/api/v1/llm-conversations/stats/summary",
+    "/api/v1/llm-conversations/task/{task_id}/conversations",
+    "/api/v1/llm-conversations/{conversation_id}",
+    "/api/v1/llm-conversations/{conversation_id}/messages",
+    "/queue/stats",
+    "/ready",
+    "/redoc",
 ];
 /// The other routes of ours.
 const OWN: [&str; 14] = [
@@ -360,7 +389,9 @@ impl Route {
         let open = known(&OPEN);
         let contract = known(&CONTRACT);
         let tessia = known(&TESSIA);
-        let label = contract.or(open).or(tessia).or_else(|| known(&OWN));
+        let aiopslab = known(&AIOPSLAB);
+        let label = contract.or(open).or(tessia).or(aiopslab);
+        let label = label.or_else(|| known(&OWN));
         let of_contract = contract.is_some()
             // Creating is the contract's; listing is ours.
             || (path == "/tasks" && !method.is_safe())
@@ -369,7 +400,9 @@ impl Route {
         Self {
             label: label.unwrap_or("other"),
             open: open.is_some(),
-            form: if tessia.is_some() || path == "/" || tessia::has_path(asked) {
+            form: if aiopslab.is_some() || aiopslab::has_path(asked) {
+                Form::Typed
+            } else if tessia.is_some() || path == "/" || tessia::has_path(asked) {
                 Form::Detail
             } else if of_contract {
                 Form::Contract

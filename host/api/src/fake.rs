@@ -24,6 +24,7 @@ use taskwright_model::{
     AttemptNumber, Namespace, Outcome, RuntimeName, Task, TaskId, TaskKey, TaskSpec, Timestamp,
     Work,
 };
+use taskwright_queue::{Queue, QueueConfig};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -76,6 +77,7 @@ pub(crate) struct Api {
     pub(crate) outputs: Arc<FakeOutputs>,
     pub(crate) store_is_full: Arc<AtomicBool>,
     pub(crate) shutdown: CancellationToken,
+    _directory: Arc<tempfile::TempDir>,
 }
 
 pub(crate) async fn api() -> Api {
@@ -103,8 +105,15 @@ pub(crate) async fn api_with(config: Config, auth: AuthConfig) -> Api {
         .await
         .unwrap();
     let shutdown = CancellationToken::new();
+    let directory = tempfile::tempdir().unwrap();
+    let store = taskwright_store::queue::open_sqlite(
+        directory.path().join("queue.db"),
+        taskwright_store::queue::QueueLimits::default(),
+    );
+    let queue = Queue::new(store.await.unwrap(), QueueConfig::default());
     let router = crate::router(ApiState {
         control: running.control,
+        queue,
         auth,
         version: VersionInfo {
             version: "0.0.0-test".into(),
@@ -127,6 +136,7 @@ pub(crate) async fn api_with(config: Config, auth: AuthConfig) -> Api {
         outputs,
         store_is_full,
         shutdown,
+        _directory: Arc::new(directory),
     }
 }
 

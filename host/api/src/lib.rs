@@ -13,8 +13,10 @@
 //! | `body`, `query`, `sse` | bodies read within bounds, words of queries, streams of events |
 //! | [`native`] | the native dialect, and what we add beside it |
 //! | [`tessia`] | the dialect of the Tessia task runner |
+//! | [`aiopslab`] | the dialect of AIOpsLab's task executor: the queue and its workers |
 //! | [`openapi`] | the description of it all, and the page that shows it |
 
+pub mod aiopslab;
 pub mod auth;
 mod body;
 mod edge;
@@ -52,6 +54,8 @@ pub fn router(state: ApiState) -> Router {
         .merge(tessia::routes().split_for_parts().0)
         .merge(tessia::root_route().split_for_parts().0)
         .merge(tessia::under_prefix())
+        .merge(aiopslab::routes().split_for_parts().0)
+        .merge(aiopslab::under_prefix())
         .fallback(edge::no_such_route)
         .method_not_allowed_fallback(edge::no_such_method)
         .layer(middleware::from_fn_with_state(state.clone(), edge::edge))

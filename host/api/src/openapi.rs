@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use crate::native::{events, exec, list, logs, operator, plugins, review, set, tasks};
 use crate::state::ApiState;
-use crate::tessia;
+use crate::{aiopslab, tessia};
 
 const BEARER: &str = "bearer";
 
@@ -25,7 +25,7 @@ const BEARER: &str = "bearer";
     info(
         title = "Taskwright",
         description = "A task executor for one node. Every dialect is also served whole under a prefix of its own: \
-            `/opensandbox`, `/tessia` (`/v1/...`).",
+            `/opensandbox`, `/tessia` (`/v1/...`), `/aiopslab` (`/api/v1/...`).",
         license(name = "Apache-2.0")
     ),
     tags(
@@ -33,6 +33,9 @@ const BEARER: &str = "bearer";
         (name = "events", description = "The numbered feed of what happens to tasks"),
         (name = "plugins", description = "The runtimes that are loaded"),
         (name = "tessia", description = "The Tessia task runner: machines with parameters, watched by id"),
+        (name = "queue", description = "AIOpsLab: tasks that wait for workers"),
+        (name = "workers", description = "AIOpsLab: who claims tasks and reports them"),
+        (name = "conversations", description = "AIOpsLab: what was said between a model and the world"),
         (name = "operation", description = "Probes, metrics, version"),
     ),
     modifiers(&Security)
@@ -89,6 +92,7 @@ pub fn document() -> Document {
     routes()
         .merge(tessia::root_route())
         .merge(tessia::routes())
+        .merge(aiopslab::routes())
         .split_for_parts()
         .1
 }
@@ -110,7 +114,7 @@ pub fn document_json() -> String {
     get, path = "/openapi.json", tag = "operation", security(),
     responses((status = 200, description = "OpenAPI 3.1", body = Object))
 )]
-async fn openapi_json() -> Response {
+pub(crate) async fn openapi_json() -> Response {
     static TEXT: LazyLock<String> = LazyLock::new(document_json);
     ([(CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
 }
@@ -120,7 +124,7 @@ async fn openapi_json() -> Response {
     get, path = "/docs", tag = "operation", security(),
     responses((status = 200, description = "A page for people", body = String, content_type = "text/html"))
 )]
-async fn docs() -> Response {
+pub(crate) async fn docs() -> Response {
     const PAGE: &str = include_str!("docs.html");
     // The page brings everything along: it needs nothing from elsewhere, and may have nothing.
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \

@@ -16,7 +16,7 @@ use taskwright_control::port::SpecProblem;
 use taskwright_control::{ControlError, SubmitError};
 
 use crate::native::places::Places;
-use crate::tessia::ErrorView;
+use crate::{aiopslab, tessia};
 
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,9 +132,18 @@ impl Problem {
             ),
             Form::Detail => (
                 "application/json",
-                serde_json::to_vec(&ErrorView {
+                serde_json::to_vec(&tessia::ErrorView {
                     detail: &self.in_one_sentence(),
                 }),
+            ),
+            Form::Typed => (
+                "application/json",
+                serde_json::to_vec(&aiopslab::ErrorView::of(
+                    self.status,
+                    &self.in_one_sentence(),
+                    request_id,
+                    &self.details,
+                )),
             ),
             Form::ProblemDocument => (
                 "application/problem+json",
@@ -206,6 +215,8 @@ pub(crate) enum Form {
     ProblemDocument,
     /// `{detail}`, as the Tessia task runner has it.
     Detail,
+    /// `{detail, type, request_id}`, as AIOpsLab's task executor has it.
+    Typed,
 }
 
 /// An error on a route of the contract. `code` is the status as words.

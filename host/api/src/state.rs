@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use taskwright_control::Control;
 use taskwright_model::{Namespace, TaskKey, TaskName};
+use taskwright_queue::Queue;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::AuthConfig;
@@ -16,6 +17,8 @@ use crate::tessia::LeftTasks;
 pub struct ApiState {
     /// The loop's front.
     pub control: Control,
+    /// Tasks that wait for workers.
+    pub queue: Queue,
     /// Who may do what.
     pub auth: AuthConfig,
     /// What `/version` shows.

@@ -34,6 +34,10 @@ pub struct QueueConfig {
     pub time_limit: Duration,
     /// The priority of a task that names none.
     pub priority: f64,
+    /// The `max_steps` of a task that names none.
+    pub max_steps: u32,
+    /// The model of a task that names none.
+    pub default_model: String,
     /// Whether workers may have names of any form.
     pub free_worker_ids: bool,
 }
@@ -50,6 +54,8 @@ impl Default for QueueConfig {
             },
             time_limit: Duration::from_secs(30 * 60),
             priority: 5.0,
+            max_steps: 30,
+            default_model: "gpt-4".to_owned(),
             free_worker_ids: false,
         }
     }

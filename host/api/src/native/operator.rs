@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::Shared;
+use crate::aiopslab::{self, QueueBlocks, QueueHealth};
 use crate::body;
 
 /// The contract's health.
@@ -18,6 +19,9 @@ pub(crate) struct HealthView {
     /// Why it is unhealthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// What clients of the queue look for.
+    #[serde(flatten)]
+    queue: QueueBlocks,
 }
 
 /// Whether the daemon can take tasks.
@@ -29,12 +33,14 @@ pub(crate) struct HealthView {
     )
 )]
 pub(crate) async fn health(State(state): Shared) -> Response {
+    let queue = QueueHealth::look(&state).await.blocks;
     match state.control.health().store {
         None => body::json(
             StatusCode::OK,
             &HealthView {
                 status: "healthy",
                 reason: None,
+                queue,
             },
         ),
         Some(reason) => body::json(
@@ -42,6 +48,7 @@ pub(crate) async fn health(State(state): Shared) -> Response {
             &HealthView {
                 status: "unhealthy",
                 reason: Some(format!("the store takes nothing: {reason}")),
+                queue,
             },
         ),
     }
@@ -139,6 +146,7 @@ pub(crate) async fn metrics(State(state): Shared) -> Response {
     for (word, count) in state.control.counts() {
         metrics::gauge!("taskwright_tasks", "state" => word).set(count as f64);
     }
+    aiopslab::measure(&state).await;
     let text = (state.metrics)();
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
