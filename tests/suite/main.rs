@@ -51,6 +51,7 @@ mod packaging;
 mod plugin_new;
 mod plugins;
 mod policies;
+mod queue;
 mod replay;
 mod restart;
 mod scripts;

@@ -255,7 +255,7 @@ fn tools(place: &Path) -> Result<()> {
 }
 
 /// Installs Debian packages.
-fn install(packages: &[&str]) -> Result<()> {
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let here = Path::new("/");
     let words = "install --yes --no-install-recommends -o DPkg::Lock::Timeout=300";
     let words: Vec<&str> = words.split(' ').chain(packages.iter().copied()).collect();

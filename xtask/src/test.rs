@@ -2,9 +2,11 @@
 
 use anyhow::{Result, bail};
 
+use taskwright_test_containerd::environment;
+
 use crate::check;
 use crate::containerd::ForTests;
-use crate::languages::Languages;
+use crate::languages::{self, Languages};
 use crate::programs;
 use crate::shell::{cargo, step};
 
@@ -46,6 +48,7 @@ pub(crate) fn test(words: &[String]) -> Result<()> {
         words.extend(["--exclude", "taskwright-tests"]);
         return step("tests", &mut cargo(&words));
     }
+    postgres()?;
     let languages = Languages::make()?;
     // As late as possible: nothing before needs it, and most failures come before.
     let containerd = ForTests::start()?;
@@ -57,4 +60,16 @@ pub(crate) fn test(words: &[String]) -> Result<()> {
     // At the end, where it is seen.
     languages.tell();
     tests.and(stopped)
+}
+
+/// Tests of the queue start a PostgreSQL server of their own, of the distribution's programs.
+fn postgres() -> Result<()> {
+    if taskwright_test_postgres::programs().is_some() {
+        return Ok(());
+    }
+    if environment::is_ci() {
+        return languages::install(&["postgresql"]);
+    }
+    eprintln!("    tests with PostgreSQL will be skipped: apt-get install postgresql");
+    Ok(())
 }

@@ -81,6 +81,29 @@ pub(crate) const RECORD_PLUGINS: &str = "TASKWRIGHT_RECORD_PLUGINS";
 /// Where the files of Tessia tasks are, if not beside the tasks.
 pub(crate) const TESSIA_WORK_ROOT: &str = "TASKWRIGHT_TESSIA_WORK_ROOT";
 
+/// Where queued tasks are kept. As AIOpsLab's task executor, whose names those below are, too.
+pub(crate) const DATABASE_URL: &str = "DATABASE_URL";
+/// How long a worker may be silent, in seconds.
+pub(crate) const WORKER_HEARTBEAT_TIMEOUT: &str = "WORKER_HEARTBEAT_TIMEOUT";
+/// How often time limits are looked at, in seconds.
+pub(crate) const TIMEOUT_CHECK_INTERVAL: &str = "TIMEOUT_CHECK_INTERVAL";
+/// Whether they are looked at.
+pub(crate) const ENABLE_BACKGROUND_TASKS: &str = "ENABLE_BACKGROUND_TASKS";
+/// How long a queued task may run, in minutes.
+pub(crate) const DEFAULT_TIMEOUT_MINUTES: &str = "DEFAULT_TIMEOUT_MINUTES";
+/// How many steps a queued task may take.
+pub(crate) const DEFAULT_MAX_STEPS: &str = "DEFAULT_MAX_STEPS";
+/// The priority of a queued task.
+pub(crate) const DEFAULT_PRIORITY: &str = "DEFAULT_PRIORITY";
+/// The model of a queued task's agent.
+pub(crate) const DEFAULT_AGENT_MODEL: &str = "DEFAULT_AGENT_MODEL";
+/// How often a queued task may lose its worker.
+pub(crate) const QUEUE_LOST_ATTEMPTS: &str = "TASKWRIGHT_QUEUE_LOST_ATTEMPTS";
+/// How many queued tasks wait or run.
+pub(crate) const QUEUE_MAX_WAITING: &str = "TASKWRIGHT_QUEUE_MAX_WAITING";
+/// Whether workers may have ids of any form.
+pub(crate) const QUEUE_ANY_WORKER_ID: &str = "TASKWRIGHT_QUEUE_ANY_WORKER_ID";
+
 /// The daemon that client commands speak to.
 pub(crate) const SERVER: &str = "TASKWRIGHT_SERVER";
 /// The token that client commands show.

@@ -11,6 +11,7 @@ use crate::output::table::Table;
 use crate::output::{self, Format};
 use crate::settings::config::Config;
 use crate::settings::flags::Flags;
+use crate::settings::queue::without_password;
 use crate::settings::table::Value;
 use crate::settings::{self, Resolved, Settings, Source, Sources};
 use crate::units::human_duration;
@@ -153,7 +154,7 @@ fn tell_problems(settings: &Settings) {
 fn plain(resolved: &Resolved) -> Json {
     match &resolved.value {
         None => Json::Null,
-        Some(Value::Text(text)) => text.as_str().into(),
+        Some(Value::Text(text)) => without_password(text).into(),
         Some(Value::Switch(switch)) => (*switch).into(),
         Some(Value::Number(number)) => (*number).into(),
         Some(Value::Duration(duration)) => human_duration(*duration).into(),

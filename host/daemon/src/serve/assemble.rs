@@ -19,6 +19,8 @@ use taskwright_cri::CriHost;
 use taskwright_engine::record::Records;
 use taskwright_engine::{Containers, Engine, EngineConfig, Host, PluginSource, Runtimes};
 use taskwright_model::{Namespace, RuntimeName};
+use taskwright_queue::Queue;
+use taskwright_store::queue::{open_postgres, open_sqlite};
 use taskwright_store::{Options, SqliteFeedHistory, SqliteJournal, Store};
 use taskwright_supervisor::{OutputReader, SupervisorClient, SupervisorConfig};
 use tokio::task::JoinSet;
@@ -42,6 +44,7 @@ use crate::builtin::{self, Builtin};
 use crate::failure::Advise as _;
 use crate::folder::{Folders, Replaced};
 use crate::settings::Config;
+use crate::settings::queue::QueueSettings;
 use crate::{task_env, versions};
 
 /// The bytes of large bodies and answers in memory at a time: those of so many largest bodies,
@@ -96,8 +99,13 @@ impl Daemon {
             reserve_log: surroundings.lasting,
             ..Options::at(RealClock.now())
         };
-        let (store, engine) = tokio::join!(open_store(&data_dir, options), start_engine(cache));
+        let (store, queue, engine) = tokio::join!(
+            open_store(&data_dir, options),
+            open_queue(&config.queue, &data_dir),
+            start_engine(cache)
+        );
         let (journal, history, recovered) = store?;
+        let queue = queue?;
         let engine = engine?;
 
         let (supervisor, reports) = start_supervisor(config, &data_dir, open_files.before).await?;
@@ -173,6 +181,7 @@ impl Daemon {
                 }
             });
         }
+        helpers.spawn(queue.clone().watch_time(surroundings.shutdown.clone()));
         helpers.spawn(folders.follow(surroundings.shutdown.clone()));
         helpers.spawn(observe(Observing {
             control: running.control.clone(),
@@ -190,6 +199,7 @@ impl Daemon {
         }
         let api = ApiState {
             control: running.control.clone(),
+            queue,
             auth: AuthConfig::with_tokens(tokens(config)?),
             version: version_info(),
             metrics: surroundings.metrics,
@@ -270,6 +280,15 @@ async fn open_store(
     let opening = move || Store::open(&directory, options);
     // Damage is told by the store itself; it goes on with what could be read.
     Ok(tokio::task::spawn_blocking(opening).await??)
+}
+
+async fn open_queue(settings: &QueueSettings, data_dir: &DataDir) -> anyhow::Result<Queue> {
+    let limits = settings.limits.clone();
+    let store = match &settings.store {
+        Some(address) => open_postgres(address, limits).await?,
+        None => open_sqlite(data_dir.queue(), limits).await?,
+    };
+    Ok(Queue::new(store, settings.config.clone()))
 }
 
 async fn start_engine(cache: PathBuf) -> anyhow::Result<Engine> {

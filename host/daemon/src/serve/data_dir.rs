@@ -5,6 +5,7 @@
 //!   <task>/stdout.log, ...       each task's own, owner-only
 //!   .taskwright/                 0700: ours alone; no task can have a name like that
 //!     store.db, lock, ...        the store
+//!     queue.db                   tasks that wait for workers
 //!     supervisor/                the supervisor's log and socket
 //!     tasks/<namespace>/<task>/  the same of tasks of other dialects
 //!     cache/                     compiled plugins
@@ -54,6 +55,11 @@ impl DataDir {
     /// Our own part of it.
     pub(crate) fn own(&self) -> PathBuf {
         self.root.join(".taskwright")
+    }
+
+    /// Tasks that wait for workers.
+    pub(crate) fn queue(&self) -> PathBuf {
+        self.own().join("queue.db")
     }
 
     /// Compiled plugins.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use taskwright_package::Trust;
 
+use super::queue::QueueSettings;
 use super::table::Value;
 use super::tokens::{self, TokenEntry};
 use super::{Settings, Source};
@@ -40,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) record_plugins: Option<PathBuf>,
     /// Where the files of Tessia tasks are; `None`: beside the task's output.
     pub(crate) tessia_work_root: Option<PathBuf>,
+    /// Tasks that wait for workers.
+    pub(crate) queue: QueueSettings,
     /// What tasks inherit or are given.
     pub(crate) task_env: Vec<String>,
     /// Whether commands belong into the main container.
@@ -132,6 +135,7 @@ impl Config {
             plugins: PluginConfig::from_settings(settings)?,
             record_plugins: settings.path("record-plugins")?,
             tessia_work_root: settings.path("tessia.work-root")?,
+            queue: QueueSettings::from_settings(settings)?,
             task_env: settings.list("tasks.env")?,
             sidecar: settings.switch("sidecar.enabled")?,
             sidecar_runtime: SidecarConfig {
@@ -245,7 +249,7 @@ impl Settings {
         Ok(notes)
     }
 
-    fn value(&self, key: &str) -> Option<&Value> {
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
         let found = self
             .resolved
             .iter()
@@ -253,21 +257,21 @@ impl Settings {
         found.and_then(|resolved| resolved.value.as_ref())
     }
 
-    fn text(&self, key: &str) -> anyhow::Result<String> {
+    pub(super) fn text(&self, key: &str) -> anyhow::Result<String> {
         match self.value(key) {
             Some(Value::Text(text)) => Ok(text.clone()),
             other => bail!("setting {key} is {other:?}, not a text"),
         }
     }
 
-    fn switch(&self, key: &str) -> anyhow::Result<bool> {
+    pub(super) fn switch(&self, key: &str) -> anyhow::Result<bool> {
         match self.value(key) {
             Some(Value::Switch(switch)) => Ok(*switch),
             other => bail!("setting {key} is {other:?}, not a switch"),
         }
     }
 
-    fn number(&self, key: &str) -> anyhow::Result<u64> {
+    pub(super) fn number(&self, key: &str) -> anyhow::Result<u64> {
         match self.value(key) {
             Some(Value::Number(number)) => Ok(*number),
             other => bail!("setting {key} is {other:?}, not a number"),
@@ -278,7 +282,7 @@ impl Settings {
         usize::try_from(self.number(key)?).with_context(|| format!("setting {key}"))
     }
 
-    fn duration(&self, key: &str) -> anyhow::Result<Duration> {
+    pub(super) fn duration(&self, key: &str) -> anyhow::Result<Duration> {
         match self.value(key) {
             Some(Value::Duration(duration)) => Ok(*duration),
             other => bail!("setting {key} is {other:?}, not a duration"),

@@ -7,6 +7,7 @@
 //! | [`mod@file`] | the TOML file, with lines and suggestions |
 //! | [`tokens`] | the tokens that the API accepts |
 //! | [`keys`] | the keys whose signatures of plugins count |
+//! | [`queue`] | the queue's settings |
 //! | [`config`] | the settings as typed values |
 //!
 //! Everything is read and checked before anything is opened, and all that is wrong is told
@@ -16,6 +17,7 @@ pub(crate) mod config;
 pub(crate) mod file;
 pub(crate) mod flags;
 mod keys;
+pub(crate) mod queue;
 pub(crate) mod table;
 pub(crate) mod tokens;
 

@@ -52,6 +52,8 @@ pub(crate) enum Kind {
     Switch,
     /// A whole number above 0.
     Count,
+    /// A number, fractions and a sign included.
+    Decimal,
     /// A size in bytes.
     Bytes,
     /// A duration.
@@ -96,7 +98,7 @@ impl Kind {
             Self::Address => "ADDRESS:PORT",
             Self::Choice(words) | Self::Choices(words) => words,
             Self::Switch => "true|false",
-            Self::Count => "N",
+            Self::Count | Self::Decimal => "N",
             Self::Bytes => "BYTES",
             Self::Duration => "DURATION",
             Self::Path | Self::Paths => "PATH",
@@ -132,6 +134,10 @@ impl Kind {
             Self::Count => match word.parse::<u64>() {
                 Ok(number) if number > 0 => Ok(Value::Number(number)),
                 _ => Err(format!("{word:?} is not a whole number above 0")),
+            },
+            Self::Decimal => match word.parse::<f64>() {
+                Ok(number) if number.is_finite() => Ok(Value::Text(word.clone())),
+                _ => Err(format!("{word:?} is not a number")),
             },
             Self::Bytes => parse_bytes(word).map(Value::Number),
             Self::Duration => parse_duration(word).map(Value::Duration),
@@ -217,7 +223,8 @@ const fn setting(
 }
 
 use Kind::{
-    Address, Bytes, Choice, Choices, Count, Duration as Time, Path, Paths, Switch, Text, Variables,
+    Address, Bytes, Choice, Choices, Count, Decimal, Duration as Time, Path, Paths, Switch, Text,
+    Variables,
 };
 use Origin::{Ours, Reference, WithoutEffect};
 
@@ -242,6 +249,28 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "Directory in which every plugin call is recorded for `taskwright plugin replay`: all that plugins see, secrets included"),
     setting("tessia.work-root", "tessia-work-root", Some(env::TESSIA_WORK_ROOT), Path, None, Ours,
         "Directory of task-<id>/<id>.result and output.log of Tessia tasks, where another runner's are looked for, too; without one they are beside the task's output"),
+    setting("queue.store", "store", Some(env::DATABASE_URL), Text, None, Ours,
+        "Where queued tasks are kept: postgres://USER:PASSWORD@HOST/DATABASE for several daemons; without it, a file in the data directory"),
+    setting("queue.worker-heartbeat-timeout", "worker-heartbeat-timeout", Some(env::WORKER_HEARTBEAT_TIMEOUT), Time, Some("60s"), Ours,
+        "How long a worker of the queue may be silent until it loses its tasks"),
+    setting("queue.timeout-check-interval", "timeout-check-interval", Some(env::TIMEOUT_CHECK_INTERVAL), Time, Some("60s"), Ours,
+        "How often, at least, the queue's time limits and leases are looked at"),
+    setting("queue.background-tasks", "enable-background-tasks", Some(env::ENABLE_BACKGROUND_TASKS), Switch, Some("true"), Ours,
+        "Whether this daemon looks at the queue's time limits and leases"),
+    setting("queue.default-timeout-minutes", "default-timeout-minutes", Some(env::DEFAULT_TIMEOUT_MINUTES), Count, Some("30"), Ours,
+        "Minutes that a queued task may run unless it says otherwise"),
+    setting("queue.default-max-steps", "default-max-steps", Some(env::DEFAULT_MAX_STEPS), Count, Some("30"), Ours,
+        "Steps that a queued task may take unless it says otherwise"),
+    setting("queue.default-priority", "default-priority", Some(env::DEFAULT_PRIORITY), Decimal, Some("5"), Ours,
+        "Priority of a queued task unless it says otherwise; higher is sooner"),
+    setting("queue.default-agent-model", "default-agent-model", Some(env::DEFAULT_AGENT_MODEL), Text, Some("gpt-4"), Ours,
+        "Model of a queued task's agent unless it says otherwise"),
+    setting("queue.lost-attempts", "queue-lost-attempts", Some(env::QUEUE_LOST_ATTEMPTS), Count, Some("3"), Ours,
+        "How often a queued task may lose its worker before it has failed"),
+    setting("queue.max-waiting", "queue-max-waiting", Some(env::QUEUE_MAX_WAITING), Count, Some("10000000"), Ours,
+        "How many queued tasks wait or run; more are refused"),
+    setting("queue.any-worker-id", "queue-any-worker-id", Some(env::QUEUE_ANY_WORKER_ID), Switch, Some("false"), Ours,
+        "Take workers whose ids are not of the form worker-NNN-kind"),
     setting("limits.max-running", "max-running", Some(env::MAX_RUNNING), Count, Some("10000"), Ours,
         "How many tasks run at once; the others wait for their turn"),
     setting("limits.max-tasks", "max-tasks", Some(env::MAX_TASKS), Count, Some("100000"), Ours,

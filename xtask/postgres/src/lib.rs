@@ -1,0 +1,201 @@
+//! A private PostgreSQL server for tests: a folder, a socket in it, and no port unless
+//! one is asked for.
+//!
+//! One server serves a whole test program, and ends with it: a watcher waits for the
+//! end of its input, of which the test program holds the other end for as long as it
+//! lives, however it dies.
+
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+/// Where Debian keeps each version's programs; the newest is taken.
+const INSTALLED: &str = "/usr/lib/postgresql";
+const START_TIME: Duration = Duration::from_secs(60);
+/// PostgreSQL refuses to run as root: then as somebody who owns nothing else.
+const NOBODY: u32 = 65534;
+
+/// The programs of the newest version, if any is installed.
+#[must_use]
+pub fn programs() -> Option<PathBuf> {
+    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir(INSTALLED)
+        .ok()?
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let version = path.file_name()?.to_str()?.parse().ok()?;
+            let programs = path.join("bin");
+            programs
+                .join("postgres")
+                .is_file()
+                .then_some((version, programs))
+        })
+        .collect();
+    versions.sort();
+    versions.pop().map(|(_, programs)| programs)
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    programs: PathBuf,
+    directory: PathBuf,
+    databases: AtomicU64,
+    /// Its end is the server's.
+    _hold: ChildStdin,
+}
+
+impl Server {
+    /// The server of this test program, started when it is asked for first.
+    ///
+    /// # Errors
+    /// Why there is none. In CI that is a failure of the test; elsewhere it is skipped.
+    pub fn shared() -> Result<&'static Self> {
+        static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
+        let started =
+            SHARED.get_or_init(|| Self::start(true).map_err(|error| format!("{error:#}")));
+        started.as_ref().map_err(|message| anyhow!("{message}"))
+    }
+
+    /// Starts a server. `careless` spares it the syncs: nothing of it outlives a test.
+    ///
+    /// # Errors
+    /// Why it does not run.
+    pub fn start(careless: bool) -> Result<Self> {
+        let programs = programs()
+            .with_context(|| format!("no PostgreSQL in {INSTALLED}: apt-get install postgresql"))?;
+        let directory = tempfile::Builder::new()
+            .prefix("taskwright-postgres-")
+            .tempdir()
+            .context("make the server's folder")?
+            .keep();
+        let socket = directory.join("socket");
+        std::fs::create_dir(&socket)?;
+        if rustix::process::getuid().is_root() {
+            for path in [&directory, &socket] {
+                std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY))?;
+            }
+        }
+        let data = directory.join("data");
+        let made = as_owner(&programs.join("initdb"), &directory)
+            .args([
+                "--no-sync",
+                "--auth=trust",
+                "--username=tester",
+                "--encoding=UTF8",
+            ])
+            .arg("--locale=C")
+            .arg("-D")
+            .arg(&data)
+            .stdout(Stdio::null())
+            .status()
+            .context("start initdb")?;
+        ensure!(made.success(), "initdb ended with {made}");
+        let fsync = if careless { "off" } else { "on" };
+        let script = format!(
+            "\"$1\" -D \"$2\" -k \"$3\" -c listen_addresses= -c fsync={fsync} \
+             -c max_connections=400 -c shared_buffers=256MB 2>\"$4/log\" & server=$!\n\
+             cat >/dev/null; kill -QUIT $server; wait $server; rm -rf \"$4\""
+        );
+        let mut watcher = as_owner(Path::new("sh"), &directory)
+            .args(["-c", &script, "sh"])
+            .arg(programs.join("postgres"))
+            .args([&data, &socket, &directory])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("start the server's watcher")?;
+        let hold = watcher.stdin.take().context("hold the server's watcher")?;
+        let begun = Instant::now();
+        while UnixStream::connect(socket.join(".s.PGSQL.5432")).is_err() {
+            if let Some(ended) = watcher.try_wait()? {
+                bail!("the server ended with {ended}");
+            }
+            let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
+            ensure!(
+                begun.elapsed() < START_TIME,
+                "the server did not start: {log}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self {
+            programs,
+            directory,
+            databases: AtomicU64::new(0),
+            _hold: hold,
+        })
+    }
+
+    /// Makes a new, empty database; answers its address.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub fn database(&self) -> Result<String> {
+        let name = format!("queue_{}", self.databases.fetch_add(1, Ordering::SeqCst));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
+        Ok(self.address(&name))
+    }
+
+    /// The address of a database.
+    #[must_use]
+    pub fn address(&self, database: &str) -> String {
+        // A path as the host has to be written so in an address.
+        let socket = self.socket().display().to_string().replace('/', "%2F");
+        format!("postgres://tester@{socket}/{database}")
+    }
+
+    /// The folder of its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("socket")
+    }
+
+    /// The folder of its programs.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
+    /// Runs a statement; answers what it told, without alignment.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub fn sql(&self, database: &str, statement: &str) -> Result<String> {
+        let ran = Command::new(self.programs.join("psql"))
+            .args([
+                "-X",
+                "-q",
+                "-A",
+                "-t",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "tester",
+                "-d",
+                database,
+            ])
+            .arg("-h")
+            .arg(self.socket())
+            .args(["-c", statement])
+            .output()
+            .context("start psql")?;
+        let said = String::from_utf8_lossy(&ran.stderr);
+        ensure!(ran.status.success(), "{statement}: {}", said.trim());
+        Ok(String::from_utf8_lossy(&ran.stdout).trim().to_owned())
+    }
+}
+
+/// A command in the server's folder, as whoever owns it.
+fn as_owner(program: &Path, directory: &Path) -> Command {
+    let mut command = Command::new(program);
+    if rustix::process::getuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command.current_dir(directory);
+    command
+}
