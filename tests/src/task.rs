@@ -107,6 +107,16 @@ impl Client {
         self.until_state(name, "terminated", deadline)
     }
 
+    /// The task once policies hold it back.
+    #[track_caller]
+    pub fn until_held(&self, name: &str) -> Value {
+        let what = format!("{name} is held");
+        crate::eventually_some(crate::SOON, &what, || {
+            let task = self.get(&format!("/tasks/{name}")).json();
+            task.pointer("/review/hold").is_some().then_some(task)
+        })
+    }
+
     /// Submits a task and waits for its end.
     #[track_caller]
     pub fn run(&self, task: &Value) -> Value {

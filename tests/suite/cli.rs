@@ -334,7 +334,7 @@ fn config_check_tells_every_problem_with_its_line() {
     }
     let good = home.file("good.toml", "listen-addr = '127.0.0.1:1'\n");
     assert_eq!(
-        home.taskwright(&["config", "check", "--config", good.to_str().unwrap()])
+        home.taskwright(&["config", "check", good.to_str().unwrap()])
             .code,
         0
     );

@@ -39,6 +39,7 @@ mod container;
 mod examples;
 mod faults;
 mod feed;
+mod held;
 mod http;
 mod kill_tree;
 mod languages;

@@ -466,7 +466,13 @@ fn a_signature_counts_for_its_key_name_version_and_bytes_alone() {
     );
     let _verified = desk.plugin(&["verify"]).expect(0);
     std::fs::remove_file(desk.path("relay.wasm.sig")).unwrap();
-    let _told = desk.refused(&["verify"], "it is not signed");
+    let told = desk.refused(&["verify"], "relay is not trusted: it is not signed");
+    assert!(told.stdout.contains("unsigned"), "{}", told.stdout);
+    assert!(
+        told.stdout.contains("taskwright plugin sign"),
+        "{}",
+        told.stdout
+    );
     // Without such a configuration nobody need sign, and a wrong signature is still wrong.
     let free = Desk::new();
     free.write("relay.wasm.sig", &good);

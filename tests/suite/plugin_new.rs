@@ -2,6 +2,7 @@
 //! checked by `plugin check`, dropped into the folder of a daemon that runs.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -158,10 +159,71 @@ fn what_a_runtime_does_wrong_is_told_before_any_daemon_has_it() {
     assert!(failed.len() > 5 && failed.len() < claims.len(), "{told:#}");
     let by_trap = |why: &String| why.contains("told to trap");
     assert!(failed.iter().all(by_trap), "each is tried: {told:#}");
+    lend("");
+    let task = home.file("task.json", flat("mine", &["/bin/false", "x"]).to_string());
+    let words = ["plugin", "test", file, "--task", task.to_str().unwrap()];
+    home.taskwright(&words).expect(0);
+    let task = home.file(
+        "none.json",
+        r#"{"name": "mine", "spec": {"container": {"image": "x"}}}"#,
+    );
+    let words = ["plugin", "test", file, "--task", task.to_str().unwrap()];
+    let refused = home.taskwright(&words).expect(2);
+    assert!(
+        refused.stderr.contains("only commands"),
+        "{}",
+        refused.stderr
+    );
     // What it is not lent is told as by the check.
     let _beside = home.file("relay.toml", "");
     let refused = home.taskwright(&["plugin", "test", file]).expect(1);
     assert!(refused.stderr.contains("may not use"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_is_no_runtime_is_tried_otherwise_and_scripts_are_compiled_once() {
+    let home = Home::new();
+    let cache = home.path().join(".cache/taskwright");
+    let kept = || -> Vec<_> {
+        let versions = fs::read_dir(&cache).into_iter().flatten().flatten();
+        let files = versions.flat_map(|version| fs::read_dir(version.path()).unwrap());
+        files
+            .map(|file| file.unwrap())
+            .map(|file| (file.path(), file.metadata().unwrap().modified().unwrap()))
+            .collect()
+    };
+    for (file, text, way) in [
+        (
+            "careful.rhai",
+            "fn review(request) {}",
+            "taskwright policy test",
+        ),
+        ("watcher.rhai", "fn notice(event) {}", "plugin folder"),
+    ] {
+        let file = home.file(file, text);
+        let words = ["plugin", "test", file.to_str().unwrap()];
+        let refused = home.taskwright(&words).expect(2);
+        assert!(refused.stderr.contains(way), "{}", refused.stderr);
+    }
+    let first = kept();
+    assert_eq!(first.len(), 1, "{first:?}");
+    let mode = fs::metadata(&cache).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+    let file = home.path().join("careful.rhai");
+    let words = ["plugin", "check", file.to_str().unwrap()];
+    home.taskwright(&words).expect(0);
+    assert_eq!(kept(), first, "it was not compiled again");
+    // A component of somebody's is not kept there, and damage is compiled again.
+    let relay = home.file("relay.wasm", RELAY);
+    let _beside = home.file("relay.toml", "[grants]\nprocess = true\n");
+    home.taskwright(&["plugin", "test", relay.to_str().unwrap()])
+        .expect(0);
+    assert_eq!(kept(), first);
+    fs::write(&first[0].0, "damage").unwrap();
+    home.taskwright(&words).expect(0);
+    assert!(fs::metadata(&first[0].0).unwrap().len() > 1000);
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o755)).unwrap();
+    home.taskwright(&words).expect(0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use taskwright_tests::task::{exit_code, flat};
-use taskwright_tests::{Finished, SOON, eventually};
+use taskwright_tests::{Finished, Home, SOON, eventually};
 
 use crate::plugins::Folder;
 use crate::scripts::holding;
@@ -254,6 +254,47 @@ fn policy_test_tells_what_would_happen_and_submits_nothing() {
 }
 
 #[test]
+fn policy_test_plays_on_with_every_question_answered_by_yes() {
+    let home = Home::new();
+    let put = |name: &str, text: &str| home.file(name, text).display().to_string();
+    let asks = "if request.task.labels.team == () {
+            return #{ change: #{ labels: #{ team: \"none\" } } };
+        }
+        if !request.approved { return #{ ask: \"may it?\" }; }
+        if request.name == \"never\" { return #{ deny: \"not even so\" }; }";
+    let policy = put("careful.rhai", &review(asks));
+    let file = put(
+        "tasks.json",
+        &json!([
+            {"name": "fine", "labels": {"team": "a"}, "process": {"command": ["true"]}},
+            flat("plain", &["true"]),
+            {"name": "never", "labels": {"team": "a"}, "process": {"command": ["true"]}},
+        ])
+        .to_string(),
+    );
+    let words = ["policy", "test", &policy, "-f", &file];
+    let told = home.taskwright(&words).expect(1).stdout;
+    let rows: Vec<String> = told
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(rows[0], "fine ask careful: may it?", "{told}");
+    assert_eq!(rows[1], "once approved allow", "{told}");
+    assert!(
+        rows.contains(&"once approved deny careful: not even so".to_owned()),
+        "{told}"
+    );
+    assert!(!told.contains("fine would be changed"), "{told}");
+    assert!(told.contains("plain would be"), "{told}");
+    let words = ["policy", "test", &policy, "-f", &file, "-o", "json"];
+    let told = home.taskwright(&words).expect(1).json();
+    assert_eq!(told["items"][0]["result"], "ask");
+    assert_eq!(told["items"][0]["approved"]["result"], "allow", "{told:#}");
+    assert_eq!(told["items"][2]["approved"]["result"], "deny", "{told:#}");
+}
+
+#[test]
 fn a_policy_that_cannot_be_loaded_lets_nothing_pass() {
     let folder = holding(&[
         ("gate.rhai", b"fn review(request) {"),
@@ -266,6 +307,20 @@ fn a_policy_that_cannot_be_loaded_lets_nothing_pass() {
     let hold = &held["review"]["hold"];
     assert_eq!(hold["reason"], "policy-error", "{held:#}");
     assert_eq!(exit_code(&client.run(&flat("free", &["true"]))), 0);
+    let listed = folder
+        .daemon
+        .taskwright(&["policy", "list"])
+        .expect(0)
+        .stdout;
+    for part in [
+        "gate",
+        "labels: gated",
+        "trouble",
+        "gate: it is not loaded",
+        "gate.rhai:1:",
+    ] {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
     folder.put("gate.rhai", review("()"));
     let ended = client.until_ended("gated", SOON);
     assert_eq!(exit_code(&ended), 0, "{ended:#}");

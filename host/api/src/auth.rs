@@ -46,7 +46,7 @@ impl AuthConfig {
     /// Who asks, or why nobody may ask like this.
     pub(crate) fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Problem> {
         if !self.asks() {
-            return Ok(Caller::anyone());
+            return Ok(Caller::unauthenticated(peer));
         }
         if let Peer::Unix { uid: Some(uid) } = peer
             && self.admin_uids.contains(&uid)
@@ -193,10 +193,17 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Everybody, where nobody is asked.
-    pub(crate) fn anyone() -> Self {
+    /// Where nobody is asked who they are: as much as the connection tells.
+    pub(crate) fn unauthenticated(peer: Peer) -> Self {
+        let name = match peer {
+            Peer::Unix { uid: Some(uid) } => format!("uid:{uid}").into(),
+            Peer::Unix { uid: None } | Peer::Loopback => {
+                "an unauthenticated client on this machine".into()
+            }
+            Peer::Network => "an unauthenticated client".into(),
+        };
         Self {
-            name: "anyone".into(),
+            name,
             scope: Scope::Admin,
         }
     }
@@ -289,6 +296,9 @@ mod tests {
             .identify(&HeaderMap::new(), Peer::Network)
             .unwrap();
         assert_eq!(caller.scope, Scope::Admin);
+        assert_eq!(caller.name, "an unauthenticated client");
+        let peer = Peer::Unix { uid: Some(7) };
+        assert_eq!(Caller::unauthenticated(peer).name, "uid:7");
     }
 
     #[test]

@@ -139,11 +139,11 @@ pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
 /// Who asks, if they may.
 fn admit(state: &ApiState, request: &Request, route: Route) -> Result<Caller, Problem> {
     refuse_long_headers(request.headers())?;
-    if route.open {
-        return Ok(Caller::anyone());
-    }
     let peer = request.extensions().get::<Peer>();
     let peer = peer.copied().unwrap_or(Peer::Network);
+    if route.open {
+        return Ok(Caller::unauthenticated(peer));
+    }
     let caller = state.auth.identify(request.headers(), peer)?;
     let anybody = !state.auth.asks();
     if anybody && peer == Peer::Loopback {

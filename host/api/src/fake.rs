@@ -42,6 +42,10 @@ impl Policies for ByLabel {
         [PolicyEntry { name, terms }].into()
     }
 
+    fn renewals(&self) -> tokio::sync::watch::Receiver<()> {
+        tokio::sync::watch::Sender::default().subscribe()
+    }
+
     fn review(
         &self,
         _: &str,

@@ -283,8 +283,7 @@ impl From<ControlError> for Problem {
             }
             ControlError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(1),
             ControlError::Closed => Self::unavailable(message),
-            ControlError::NotAsked => Self::new(StatusCode::CONFLICT, message)
-                .hint("see `review` of the task for what was said about it"),
+            ControlError::NotAsked => Self::new(StatusCode::CONFLICT, message),
             ControlError::Strategy { .. } => Self::unavailable(message)
                 .hint("the plugin that would run this task failed; see /plugins"),
         }

@@ -66,6 +66,12 @@ pub struct Book {
     active: usize,
     /// Launchable tasks about which policies are being asked: each holds a place for its attempt.
     reviewing: HashSet<TaskId>,
+    /// Tasks that wait for a policy without a verdict and are to wait no longer.
+    again: VecDeque<TaskId>,
+    /// Those of them that the open page took.
+    hurried: Vec<TaskId>,
+    /// Those of `reviewing` that policies may be asked about which are not there any more.
+    outdated: HashSet<TaskId>,
     keys: HashMap<String, IdempotencyRecord>,
     key_order: VecDeque<(Timestamp, String)>,
     next_sequence: u64,
@@ -97,6 +103,9 @@ impl Book {
             last_output: HashMap::new(),
             active: 0,
             reviewing: HashSet::new(),
+            again: VecDeque::new(),
+            hurried: Vec::new(),
+            outdated: HashSet::new(),
             keys: HashMap::new(),
             key_order: VecDeque::new(),
             next_sequence,
@@ -152,6 +161,29 @@ impl Book {
         }
     }
 
+    /// What gave no verdict may give one now: whatever waits to be asked again is asked with the
+    /// next turns instead of after its pause.
+    pub fn ask_again(&mut self) {
+        let waits = |task: &&Arc<Task>| {
+            let pauses = matches!(
+                task.state,
+                TaskState::Pending {
+                    not_before: Some(_)
+                }
+            );
+            pauses && matches!(task.hold(), Some(Hold::Broken { .. }))
+        };
+        let waiting = self.tasks.values().filter(waits).map(|task| task.id);
+        self.again = waiting.collect();
+        self.outdated.clone_from(&self.reviewing);
+    }
+
+    /// Whether there is more to ask about than one turn takes.
+    #[must_use]
+    pub fn has_to_ask(&self) -> bool {
+        !self.again.is_empty()
+    }
+
     /// Opens a page.
     pub fn begin(&mut self) {
         self.undo.clear();
@@ -159,6 +191,7 @@ impl Book {
         self.new_keys.clear();
         self.effects.clear();
         self.reviews.clear();
+        self.hurried.clear();
         self.page_sequence = self.next_sequence;
     }
 
@@ -200,6 +233,7 @@ impl Book {
 
     /// Tears the page out: everything is as it was when it was opened.
     pub fn tear_out(&mut self) {
+        self.again.extend(std::mem::take(&mut self.hurried));
         for id in std::mem::take(&mut self.reviews) {
             self.reviewing.remove(&id);
             if let Some(task) = self.tasks.get(&id) {
@@ -408,6 +442,15 @@ impl Book {
 
     /// Fires what is due; answers with the tasks whose output must be looked at.
     pub fn fire_due(&mut self, now: Timestamp) -> Vec<Arc<Task>> {
+        let hurried = self.again.len().min(MOST_DUE_PER_TURN);
+        self.hurried = self.again.drain(..hurried).collect();
+        for id in self.hurried.clone() {
+            let holds = |task: &Arc<Task>| matches!(task.hold(), Some(Hold::Broken { .. }));
+            if self.tasks.get(&id).is_some_and(holds) {
+                // Meanwhile it may have been stopped, or asked about.
+                let _ = self.event(id, &Event::Due(Due::Retry), now);
+            }
+        }
         let mut idle_checks = Vec::new();
         for _ in 0..MOST_DUE_PER_TURN {
             let Some((_, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) else {
@@ -483,6 +526,9 @@ impl Book {
     /// Policies were asked about a task that was put aside: launches it if none is against it.
     pub fn reviewed(&mut self, id: TaskId, round: &Round, now: Timestamp) {
         self.reviewing.remove(&id);
+        if self.outdated.remove(&id) && matches!(round.decision, Decision::Retry { .. }) {
+            self.again.push_back(id);
+        }
         let event = Event::Reviewed(Box::new(round.clone()));
         // Meanwhile it may have been stopped.
         if self.event(id, &event, now).is_ok() && round.decision == Decision::Pass {
@@ -522,6 +568,7 @@ impl Book {
         }
         let Some(new) = new else {
             self.reviewing.remove(&id);
+            self.outdated.remove(&id);
             self.last_output.remove(&id);
             self.set_timer(id, None);
             return old;

@@ -215,6 +215,7 @@ pub(crate) async fn assemble<J: Journal>(
     let plan = recover::plan(book.tasks().cloned(), &known, config.rebooted);
     let (health_sender, health) = watch::channel(Health::default());
     let mut dispatcher = Dispatcher {
+        renewals: reviewer.renewals(),
         journal: parts.journal,
         units: parts.units,
         clock: parts.clock.clone(),
@@ -236,6 +237,8 @@ pub(crate) async fn assemble<J: Journal>(
         strays: Vec::new(),
         on_record: None,
     };
+    // A pause that began with another set of policies says nothing of the present one.
+    dispatcher.book.ask_again();
     dispatcher.take_over(plan);
     let control = Control {
         inbox,
@@ -254,6 +257,8 @@ pub(crate) async fn assemble<J: Journal>(
 }
 
 pub(crate) struct Dispatcher<J> {
+    /// Told whenever policies that gave no verdict may give one.
+    renewals: watch::Receiver<()>,
     journal: J,
     units: Arc<dyn Units>,
     clock: Arc<dyn Clock>,
@@ -337,6 +342,7 @@ impl<J: Journal> Dispatcher<J> {
             biased;
             _ = self.facts.recv_many(facts, MOST_PER_TURN) => {}
             _ = self.requests.recv_many(requests, MOST_PER_TURN) => {}
+            Ok(()) = self.renewals.changed() => self.book.ask_again(),
             () = timer => {}
         }
     }
@@ -345,6 +351,10 @@ impl<J: Journal> Dispatcher<J> {
     /// Answers whether there is more to do at once.
     async fn turn(&mut self, requests: &mut Vec<Message>, facts: &mut Vec<Fact>) -> bool {
         let now = self.clock.now();
+        if self.renewals.has_changed().unwrap_or(false) {
+            self.renewals.mark_unchanged();
+            self.book.ask_again();
+        }
         self.book.begin();
         let mut replies = Vec::new();
         for fact in facts.iter() {
@@ -383,7 +393,7 @@ impl<J: Journal> Dispatcher<J> {
                     tracing::info!("the store takes changes again");
                     self.health.send_modify(|health| health.store = None);
                 }
-                more_to_launch
+                more_to_launch || self.book.has_to_ask()
             }
             Err(error) => {
                 self.book.tear_out();

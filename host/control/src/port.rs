@@ -356,6 +356,10 @@ pub trait Policies: Send + Sync + 'static {
     /// All of them in the order in which they are asked. Cheap: asked for every launch.
     fn in_order(&self) -> Arc<[PolicyEntry]>;
 
+    /// Changes whenever a policy, or a runtime that checks what they make of tasks, was loaded
+    /// anew or went: what gave no verdict before may give one now.
+    fn renewals(&self) -> watch::Receiver<()>;
+
     /// Asks one.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use taskwright_model::{
     Answer, AttemptNumber, Decision, Hold, Mode, Round, RuntimeName, Said, Stage, Task, TaskSpec,
     Verdict,
 };
+use tokio::sync::watch;
 
 use crate::port::{
     Clock, Documents, OnError, Policies, PolicyEntry, PolicyVerdict, ReviewRequest, Strategies,
@@ -76,6 +77,11 @@ impl Reviewer {
                 let scope = &entry.terms.scope;
                 scope.covers(&task.key, &task.spec, &task.runtime)
             })
+    }
+
+    /// Told whenever what gave no verdict may give one now.
+    pub(crate) fn renewals(&self) -> watch::Receiver<()> {
+        self.policies.renewals()
     }
 
     /// Asks about a task that is not stored yet.

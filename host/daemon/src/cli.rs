@@ -63,7 +63,7 @@ pub(crate) enum Verb {
     Explain(explain::ExplainArgs),
     /// Make the daemon's tasks be those of a file: create what is missing, delete the rest
     Set(set::SetArgs),
-    /// Look at plugins, or begin one
+    /// Look at plugins, make and try your own, sign, publish and install them
     #[command(subcommand)]
     Plugin(plugin::PluginVerb),
     /// Look at policies, or try some on tasks

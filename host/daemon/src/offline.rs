@@ -1,6 +1,7 @@
 //! The real engine without a daemon: plugins run, and what they ask the host to start is
 //! remembered, not started.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +13,22 @@ use crate::serve::compile::ChildCompiler;
 
 /// Calls at a time.
 const MOST_CALLS: u32 = 4;
+
+/// Where what was compiled outlives a command or a private daemon, so that only the first of them
+/// compiles what comes with the product. The engine takes a folder only if it is ours alone.
+pub(crate) fn user_cache() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    let folder = base.join("taskwright");
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder);
+    made.is_ok().then_some(folder)
+}
 
 /// An engine with nothing behind it.
 pub(crate) struct Offline {
@@ -41,6 +58,8 @@ impl Offline {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let config = EngineConfig {
             most_calls: MOST_CALLS,
+            cache_dir: user_cache(),
+            cache_ours_only: true,
             ..EngineConfig::default()
         };
         let engine = tokio::task::spawn_blocking(move || Engine::new(config)).await?;

@@ -16,7 +16,7 @@ use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
 use crate::bindings::{Export, Exports, observer, policy, runtime};
-use crate::cache::Code;
+use crate::cache::{Cache, Code};
 use crate::call::{self, CallError, CallState, Scope};
 use crate::compile::{CompileError, Compiler};
 use crate::convert;
@@ -270,10 +270,15 @@ pub(crate) async fn prepare(
     let checked = import::secrets::check(&source.grants).await;
     checked.map_err(|detail| LoadFault::Secret { detail })?;
     let is_script = source.script.is_some();
+    // The engine of scripts comes with the product, as the built-in plugins do.
+    let cache = engine.cache(is_script || source.origin == BUILT_IN);
     let shared = Some(&inspection.digest).filter(|_| is_script);
     let component = match shared.and_then(|digest| engine.shared(digest)) {
         Some(component) => component,
-        None => native(engine, compiler, &inspection.digest, source.component).await?,
+        None => {
+            let (digest, component) = (&inspection.digest, source.component);
+            native((engine, cache), compiler, digest, component).await?
+        }
     };
     if is_script {
         engine.share(&inspection.digest, &component);
@@ -377,12 +382,12 @@ pub(crate) async fn load(
 
 /// The component as machine code: kept from before, or compiled now and kept.
 async fn native(
-    engine: &Engine,
+    (engine, cache): (&Engine, Option<&Cache>),
     compiler: &dyn Compiler,
     digest: &str,
     component: Arc<[u8]>,
 ) -> Result<Component, LoadFault> {
-    let kept = engine.cache().and_then(|cache| cache.get(digest));
+    let kept = cache.and_then(|cache| cache.get(digest));
     // Code of another build or for another processor is not an error: it is compiled again.
     if let Some(component) = kept.and_then(|code| code.load(engine.wasm()).ok()) {
         metrics::counter!("taskwright_plugin_cache_total", "result" => "hit").increment(1);
@@ -391,7 +396,7 @@ async fn native(
     metrics::counter!("taskwright_plugin_cache_total", "result" => "miss").increment(1);
     let code = Code::from_compiler(compiler.compile(component).await?);
     let loaded = code.load(engine.wasm()).map_err(does_not_fit)?;
-    if let Some(cache) = engine.cache()
+    if let Some(cache) = cache
         && let Err(error) = cache.put(digest, &code)
     {
         tracing::warn!(%error, "a compiled plugin was not kept: the next start compiles it again");
@@ -443,38 +448,54 @@ impl First<'_> {
                 told.config_schema = described.config_schema;
             }
         }
-        if let Some(export) = &exports.policy {
-            let described = self
-                .ask(export, "policy.describe", |guest, store| {
-                    Box::pin(async move { guest.call_describe(store).await })
-                })
-                .await?;
-            if described.name.is_empty() {
-                exports.policy = None;
-            } else {
-                self.check_name(described.name)?;
-                told.version = described.version;
-            }
-        }
-        if let Some(export) = &exports.observer {
-            let described = self
-                .ask(export, "observer.describe", |guest, store| {
-                    Box::pin(async move { guest.call_describe(store).await })
-                })
-                .await?;
-            if described.name.is_empty() {
-                exports.observer = None;
-            } else {
-                self.check_name(described.name)?;
-                told.version = described.version;
-            }
-        }
+        let policy = self
+            .describe_as(
+                &exports.policy,
+                "policy.describe",
+                |guest, store| Box::pin(async move { guest.call_describe(store).await }),
+                |described| (described.name, described.version),
+            )
+            .await?;
+        let observer = self
+            .describe_as(
+                &exports.observer,
+                "observer.describe",
+                |guest, store| Box::pin(async move { guest.call_describe(store).await }),
+                |described| (described.name, described.version),
+            )
+            .await?;
+        exports.policy = exports.policy.take().filter(|_| policy.is_some());
+        exports.observer = exports.observer.take().filter(|_| observer.is_some());
+        told.version = observer.or(policy).unwrap_or(told.version);
         if exports.roles().is_empty() {
             let detail = "it has no name in any of its roles".to_owned();
             return Err(LoadFault::Describe { detail });
         }
         convert::cut(&mut told.version, MOST_WORD_BYTES);
         Ok(told)
+    }
+
+    /// Its version in a role of which it says nothing but name and version; `None` if it has no
+    /// name there.
+    async fn describe_as<E: Export, T: Serialize>(
+        &self,
+        export: &Option<E>,
+        function: &'static str,
+        call: impl for<'a> FnOnce(
+            &'a E::Guest,
+            &'a mut Store<CallState>,
+        ) -> BoxFuture<'a, wasmtime::Result<T>>,
+        parts: impl FnOnce(T) -> (String, String),
+    ) -> Result<Option<String>, LoadFault> {
+        let Some(export) = export else {
+            return Ok(None);
+        };
+        let (name, version) = parts(self.ask(export, function, call).await?);
+        if name.is_empty() {
+            return Ok(None);
+        }
+        self.check_name(name)?;
+        Ok(Some(version))
     }
 
     async fn ask<E: Export, T: Serialize>(

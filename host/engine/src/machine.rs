@@ -33,6 +33,9 @@ pub struct EngineConfig {
     pub most_calls: u32,
     /// Where compiled components are kept. `None`: nowhere, each start compiles anew.
     pub cache_dir: Option<PathBuf>,
+    /// Whether only components are kept there that are part of the product: nobody clears a
+    /// folder of a user's, so it must not grow with each plugin that is tried.
+    pub cache_ours_only: bool,
 }
 
 impl Default for EngineConfig {
@@ -41,6 +44,7 @@ impl Default for EngineConfig {
             limits: CallLimits::default(),
             most_calls: 64,
             cache_dir: None,
+            cache_ours_only: false,
         }
     }
 }
@@ -77,6 +81,7 @@ struct Inner {
     most_calls: usize,
     limits: CallLimits,
     cache: Option<Cache>,
+    cache_ours_only: bool,
     /// The engine of scripts, with the digest of its component: all scripts share its code.
     shared: Mutex<Option<(String, Component)>>,
     allocation: Allocation,
@@ -133,6 +138,7 @@ impl Engine {
                 most_calls,
                 limits: config.limits,
                 cache,
+                cache_ours_only: config.cache_ours_only,
                 shared: Mutex::default(),
                 allocation,
             }),
@@ -206,8 +212,10 @@ impl Engine {
         &self.inner.limits
     }
 
-    pub(crate) fn cache(&self) -> Option<&Cache> {
-        self.inner.cache.as_ref()
+    /// Where the code of a component is kept, if it is; `ours` are part of the product.
+    pub(crate) fn cache(&self, ours: bool) -> Option<&Cache> {
+        let kept = ours || !self.inner.cache_ours_only;
+        self.inner.cache.as_ref().filter(|_| kept)
     }
 }
 

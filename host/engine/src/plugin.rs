@@ -33,6 +33,9 @@ pub(crate) struct Function {
     export: &'static str,
     pub(crate) ok: Counter,
     pub(crate) plugin_fault: Counter,
+    /// Calls that answered with an error where a verdict was wanted; they kept the contract, and
+    /// are among the ones that are `ok`.
+    pub(crate) erred: Counter,
     pub(crate) host_fault: Counter,
     /// Traps, limits that were met, and calls that were overdue.
     pub(crate) traps: Counter,
@@ -128,6 +131,10 @@ impl Function {
             export,
             ok: calls("ok"),
             plugin_fault: calls("plugin-fault"),
+            erred: metrics::counter!(
+                "taskwright_plugin_errors_total",
+                "plugin" => plugin.clone(), "func" => function
+            ),
             host_fault: calls("host-fault"),
             traps: metrics::counter!(
                 "taskwright_plugin_traps_total",

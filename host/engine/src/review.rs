@@ -30,6 +30,10 @@ impl Policies for Runtimes {
         self.policies()
     }
 
+    fn renewals(&self) -> watch::Receiver<()> {
+        self.renewals.subscribe()
+    }
+
     fn review(
         &self,
         policy: &str,
@@ -63,7 +67,13 @@ impl Policies for Runtimes {
                     },
                 )
                 .await;
-            settle(&plugin, answer.map(|(answer, _)| answer))?
+            let answer = answer.map(|(answer, _)| answer);
+            if let Ok(Err(why)) = &answer {
+                plugin.review.erred.increment(1);
+                plugin.supervision.answered_error(why);
+                return Err(why.clone());
+            }
+            settle(&plugin, answer)?
         })
     }
 }

@@ -53,6 +53,8 @@ pub struct Runtimes {
     policies: RwLock<Arc<[PolicyEntry]>>,
     /// The observers among `plugins`.
     observers: watch::Sender<Arc<[String]>>,
+    /// Told whenever a plugin came or went.
+    pub(crate) renewals: watch::Sender<()>,
 }
 
 /// Something that could not be loaded.
@@ -81,6 +83,7 @@ impl Runtimes {
             missing: RwLock::default(),
             policies: RwLock::new([].into()),
             observers: watch::Sender::new([].into()),
+            renewals: watch::Sender::new(()),
         }
     }
 
@@ -122,6 +125,7 @@ impl Runtimes {
         let plugin = Arc::new(Plugin::new(loaded));
         self.plugins.write().insert(name, plugin);
         self.note_roles();
+        self.renewals.send_replace(());
         loads(&info.name, "ok").increment(1);
         Ok(info)
     }
@@ -192,6 +196,7 @@ impl Runtimes {
         self.refused.write().remove(plugin);
         if self.missing.write().remove(plugin).is_some() {
             self.note_roles();
+            self.renewals.send_replace(());
         }
         let Ok(name) = RuntimeName::parse(plugin) else {
             return;
@@ -200,6 +205,7 @@ impl Runtimes {
             return;
         };
         self.note_roles();
+        self.renewals.send_replace(());
         let mut retired = self.retired.write();
         if retired.len() >= MOST_RETIRED {
             retired.pop_first();
@@ -526,13 +532,14 @@ impl Strategies for Runtimes {
 }
 
 impl Refused {
-    /// Of a plugin of which nothing else is known.
-    fn info(&self, name: &str) -> PluginInfo {
+    /// Of a plugin of which nothing else is known than that it is a policy on these terms, if it
+    /// is one.
+    fn info(&self, name: &str, policy: Option<PolicyTerms>) -> PluginInfo {
         PluginInfo {
             name: name.to_owned(),
             version: String::new(),
-            roles: Vec::new(),
-            policy: None,
+            roles: policy.iter().map(|_| Role::Policy).collect(),
+            policy,
             kinds: Vec::new(),
             source: self.origin.clone(),
             digest: String::new(),
@@ -585,7 +592,10 @@ impl Plugins for Runtimes {
             for (name, refused) in &*self.refused.read() {
                 match infos.iter_mut().find(|info| info.name == *name) {
                     Some(info) => info.refused = Some(refused.message.clone()),
-                    None => infos.push(refused.info(name)),
+                    None => {
+                        let terms = self.missing.read().get(name).cloned();
+                        infos.push(refused.info(name, terms));
+                    }
                 }
             }
             infos.sort_by(|a, b| a.name.cmp(&b.name));

@@ -36,6 +36,8 @@ pub(crate) struct Supervision {
 struct Breaker {
     in_a_row: u64,
     last_fault: Option<String>,
+    /// The error that its newest call answered with, if it did.
+    last_error: Option<String>,
     /// The newest rest: how long, and until when.
     rest: Option<(Duration, Instant)>,
 }
@@ -84,7 +86,17 @@ impl Supervision {
             let mut breaker = self.breaker.lock();
             breaker.in_a_row = 0;
             breaker.rest = None;
+            breaker.last_error = None;
         }
+    }
+
+    /// A call of a policy kept the contract and answered with an error where a verdict is wanted.
+    /// That is a fault of its own, but no reason to rest: it may be about this one task, and a
+    /// submitter must not put a policy to rest for all.
+    pub(crate) fn answered_error(&self, message: &str) {
+        self.went_well(Call::Attempt);
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        self.breaker.lock().last_error = Some(message.to_owned());
     }
 
     /// A call gave no answer, but not by the plugin's fault.
@@ -118,9 +130,10 @@ impl Supervision {
     /// `Err` while the newest calls failed by the plugin's fault.
     pub(crate) fn health(&self) -> Result<(), String> {
         let breaker = self.breaker.lock();
-        match breaker.in_a_row {
-            0 => Ok(()),
-            faults => Err(format!(
+        match (breaker.in_a_row, &breaker.last_error) {
+            (0, None) => Ok(()),
+            (0, Some(error)) => Err(format!("its newest answer was an error: {error}")),
+            (faults, _) => Err(format!(
                 "its last {faults} calls failed by its own fault, the newest: {}",
                 breaker.newest()
             )),
@@ -181,6 +194,20 @@ mod tests {
             plugin.failed("trap", now);
         }
         assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn an_error_as_answer_is_a_fault_and_makes_no_rest() {
+        let (plugin, now) = (Supervision::default(), Instant::now());
+        for _ in 0..2 * MOST_FAULTS {
+            plugin.answered_error("line 2");
+            assert_eq!(plugin.admit(Call::Attempt, now), Ok(()));
+        }
+        assert_eq!(plugin.faults(), 2 * MOST_FAULTS);
+        assert_eq!(plugin.calls(), 2 * MOST_FAULTS);
+        assert!(plugin.health().unwrap_err().contains("line 2"));
+        plugin.went_well(Call::Attempt);
+        assert_eq!(plugin.health(), Ok(()));
     }
 
     #[test]

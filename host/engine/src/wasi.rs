@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use taskwright_capability::Capability;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
-use crate::wasi::lent::{Numbers, Passing, Wall};
+use crate::wasi::lent::{Kernel, Passing, Wall};
 
 use crate::call::Scope;
 use crate::import::Stderr;
@@ -46,16 +46,16 @@ pub(crate) fn context(plugin: &Identity, about: &str, tape: &Tape, stderr: &Stde
             .monotonic_clock(Passing::new(tape.clone()));
     }
     if !plugin.grants.allows(Capability::Random) {
-        let mut seed = Repeatable::of(about, "seed");
+        let numbers = |what| Random(Repeatable::of(about, what));
         builder
-            .secure_random(Repeatable::of(about, "secure"))
-            .insecure_random(Repeatable::of(about, "insecure"))
-            .insecure_random_seed((u128::from(seed.next()) << 64) | u128::from(seed.next()));
+            .secure_random(numbers("secure"))
+            .insecure_random(numbers("insecure"))
+            .insecure_random_seed(numbers("seed").seed());
     } else if tape.is_on() {
-        let mut numbers = Numbers(tape.clone());
-        let seed = (u128::from(numbers.next()) << 64) | u128::from(numbers.next());
+        let mut numbers = Random(Kernel(tape.clone()));
+        let seed = numbers.seed();
         builder
-            .secure_random(Numbers(tape.clone()))
+            .secure_random(Random(Kernel(tape.clone())))
             .insecure_random(numbers)
             .insecure_random_seed(seed);
     }
@@ -119,13 +119,9 @@ impl Repeatable {
             block,
         }
     }
+}
 
-    fn next(&mut self) -> u64 {
-        let mut bytes = [0; 8];
-        self.fill(&mut bytes);
-        u64::from_le_bytes(bytes)
-    }
-
+impl Bytes for Repeatable {
     fn fill(&mut self, bytes: &mut [u8]) {
         for byte in bytes {
             if self.given >= self.block.len() {
@@ -140,12 +136,34 @@ impl Repeatable {
     }
 }
 
-impl TryRng for Repeatable {
+/// Where random bytes come from.
+pub(crate) trait Bytes: Send + 'static {
+    /// Fills all of `bytes`.
+    fn fill(&mut self, bytes: &mut [u8]);
+}
+
+/// The numbers that such bytes make.
+struct Random<B>(B);
+
+impl<B: Bytes> Random<B> {
+    fn next(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// A seed of its own for numbers that need not be secret.
+    fn seed(&mut self) -> u128 {
+        (u128::from(self.next()) << 64) | u128::from(self.next())
+    }
+}
+
+impl<B: Bytes> TryRng for Random<B> {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
         let mut bytes = [0; 4];
-        self.fill(&mut bytes);
+        self.0.fill(&mut bytes);
         Ok(u32::from_le_bytes(bytes))
     }
 
@@ -154,7 +172,7 @@ impl TryRng for Repeatable {
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        self.fill(bytes);
+        self.0.fill(bytes);
         Ok(())
     }
 }
@@ -168,9 +186,9 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_numbers_and_another_gives_others() {
         let numbers = |about, what| {
-            let mut source = Repeatable::of(about, what);
+            let mut source = Random(Repeatable::of(about, what));
             let mut bytes = vec![0; 100];
-            source.fill(&mut bytes);
+            source.0.fill(&mut bytes);
             (bytes, source.next())
         };
         assert_eq!(numbers("a/1", "x"), numbers("a/1", "x"));

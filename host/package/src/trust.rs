@@ -67,10 +67,16 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
     /// It has to be signed.
-    #[error("it is not signed, and `require-signature` is set")]
+    #[error(
+        "it is not signed, and `require-signature` is set: sign it by `taskwright plugin sign` with \
+         a key that is trusted here, or install one that is signed"
+    )]
     Unsigned,
     /// By somebody else.
-    #[error("it is signed by {key}, which is not among the trusted keys")]
+    #[error(
+        "it is signed by {key}, which is not among the trusted keys: put it under \
+         `[[plugins.trusted-keys]]` in the configuration if you do trust it"
+    )]
     UnknownKey {
         /// The key that it is told to be of.
         key: PublicKey,

@@ -7,6 +7,13 @@ use taskwright_plugin_sdk::observer::Event;
 use taskwright_plugin_sdk::policy::{Answer, Change, Denial, Question, Request, Stage, Verdict};
 use taskwright_plugin_sdk::{Description, EnvVar, Problem, SpawnRequest, Task};
 
+/// The largest whole number below which a float leaves none out.
+const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
+/// The verdicts of a policy; all else in its answer goes with one of them.
+const VERDICTS: [&str; 3] = ["change", "deny", "ask"];
+/// Letters that a slip of the pen changes.
+const MOST_SLIPS: usize = 2;
+
 /// A task, as a script sees it.
 ///
 /// # Errors
@@ -78,8 +85,8 @@ fn to_json(value: Dynamic) -> Result<Value, String> {
     if let Ok(whole) = value.as_int() {
         return Ok(whole.into());
     }
-    if let Ok(fraction) = value.as_float() {
-        return Ok(fraction.into());
+    if let Ok(number) = value.as_float() {
+        return Ok(number_of(number));
     }
     if value.is_string() {
         return Ok(text("it", value)?.into());
@@ -93,6 +100,17 @@ fn to_json(value: Dynamic) -> Result<Value, String> {
     entries
         .collect::<Result<serde_json::Map<_, _>, String>>()
         .map(Value::Object)
+}
+
+/// A number without a fraction is written without one: who calculated 3600.0 means 3600.
+fn number_of(number: f64) -> Value {
+    let is_whole = number.fract() == 0.0 && number.abs() <= MOST_EXACT;
+    if is_whole {
+        // Within the bound nothing is cut off.
+        (number as i64).into()
+    } else {
+        number.into()
+    }
 }
 
 /// A task that is to run, as a policy sees it.
@@ -144,12 +162,31 @@ pub(crate) fn verdict(said: Dynamic) -> Result<Verdict, String> {
     if said.is_unit() {
         return Ok(Verdict::Allow);
     }
-    let mut said = Keys::of(said)?;
+    let known = [
+        "change",
+        "deny",
+        "ask",
+        "reason",
+        "field",
+        "within_seconds",
+        "otherwise",
+    ];
+    let mut said = Keys::of(said, &known)?;
+    let mut given = VERDICTS.into_iter().filter(|verdict| said.has(verdict));
+    let verdict = match (given.next(), given.next()) {
+        (Some(verdict), None) => verdict,
+        (Some(one), Some(other)) => {
+            return Err(format!(
+                "gave `{one}` and `{other}`, of which a verdict is one"
+            ));
+        }
+        (None, _) => return Err("gave a map without `change`, `deny` or `ask`".to_owned()),
+    };
     let word = |said: &mut Keys, key: &str| match said.take(key) {
         Some(value) => text(key, value),
         None => Ok(String::new()),
     };
-    let verdict = if let Some(patch) = said.take("change") {
+    let answer = if let Some(patch) = said.take("change") {
         let patch = to_json(patch).map_err(|why| format!("has a change that is no JSON: {why}"))?;
         Verdict::Change(Change {
             patch: patch.to_string(),
@@ -184,8 +221,8 @@ pub(crate) fn verdict(said: Dynamic) -> Result<Verdict, String> {
     } else {
         return Err("gave a map without `change`, `deny` or `ask`".to_owned());
     };
-    said.end("change with reason, deny with field, ask with within_seconds and otherwise")?;
-    Ok(verdict)
+    said.end(verdict)?;
+    Ok(answer)
 }
 
 /// What a script says that has nothing to say.
@@ -203,7 +240,7 @@ pub(crate) fn nothing() -> Description {
 /// # Errors
 /// What is wrong with it, to be read after `describe()`.
 pub(crate) fn description(name: &str, said: Dynamic) -> Result<Description, String> {
-    let mut said = Keys::of(said)?;
+    let mut said = Keys::of(said, &["version", "kinds", "config_schema"])?;
     let version = match said.take("version") {
         Some(version) => text("version", version)?,
         None => return Err("lacks `version`".to_owned()),
@@ -219,7 +256,6 @@ pub(crate) fn description(name: &str, said: Dynamic) -> Result<Description, Stri
             .map_err(|why| format!("has a config_schema that is no JSON: {why}"))?
             .to_string(),
     };
-    said.end("version, kinds and config_schema")?;
     Ok(Description {
         name: name.to_owned(),
         version,
@@ -241,7 +277,7 @@ pub(crate) fn problems(said: Dynamic) -> Result<Vec<Problem>, String> {
         if said.is_string() {
             return Ok(command::problem("", &text(&place, said)?));
         }
-        let mut said = Keys::of(said)?;
+        let mut said = Keys::of(said, &["field", "message"])?;
         let mut word = |key| match said.take(key) {
             Some(value) => text(key, value),
             None => Err(format!("gave a problem without `{key}`")),
@@ -257,7 +293,7 @@ pub(crate) fn problems(said: Dynamic) -> Result<Vec<Problem>, String> {
 /// # Errors
 /// What is wrong with it, to be read after `start(task)`.
 pub(crate) fn request(said: Dynamic, task: &Task) -> Result<SpawnRequest, String> {
-    let mut said = Keys::of(said)?;
+    let mut said = Keys::of(said, &["argv", "env", "working_dir", "descendants"])?;
     let argv = match said.take("argv") {
         Some(argv) => words("argv", argv)?,
         None => return Err("lacks `argv`: what to run, as a list of texts".to_owned()),
@@ -286,7 +322,6 @@ pub(crate) fn request(said: Dynamic, task: &Task) -> Result<SpawnRequest, String
     if let Some(descendants) = said.take("descendants") {
         extra.push(("descendants".to_owned(), text("descendants", descendants)?));
     }
-    said.end("argv, env, working_dir and descendants")?;
     Ok(SpawnRequest {
         argv,
         env,
@@ -299,23 +334,66 @@ pub(crate) fn request(said: Dynamic, task: &Task) -> Result<SpawnRequest, String
 struct Keys(Map);
 
 impl Keys {
-    fn of(said: Dynamic) -> Result<Self, String> {
-        map("its answer", said).map(Self)
+    /// Nothing but what is known may be there, lest a slip of the pen be ignored.
+    fn of(said: Dynamic, known: &[&str]) -> Result<Self, String> {
+        let said = map("its answer", said)?;
+        match said.keys().find(|key| !known.contains(&key.as_str())) {
+            None => Ok(Self(said)),
+            Some(key) => Err(match nearest(key, known) {
+                Some(meant) => {
+                    format!("gave `{key}`, which means nothing: `{meant}` may be meant")
+                }
+                None => format!(
+                    "gave `{key}`, which means nothing; there is {}",
+                    known.join(", ")
+                ),
+            }),
+        }
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
     }
 
     fn take(&mut self, key: &str) -> Option<Dynamic> {
         self.0.remove(key)
     }
 
-    /// Nothing else may be there, lest a slip of the pen be ignored.
-    fn end(self, known: &str) -> Result<(), String> {
+    /// Nothing may be left that says nothing beside `verdict`.
+    fn end(self, verdict: &str) -> Result<(), String> {
         match self.0.keys().next() {
             None => Ok(()),
             Some(key) => Err(format!(
-                "gave `{key}`, which means nothing; there is {known}"
+                "gave `{key}`, which means nothing with `{verdict}`"
             )),
         }
     }
+}
+
+/// The known word that was meant, if it can be told.
+fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    let slips = known.iter().map(|word| (slips(given, word), *word));
+    let (count, word) = slips.min()?;
+    // Of a short word nothing may be left.
+    (count <= MOST_SLIPS && count < word.len() / 2 + 1).then_some(word)
+}
+
+/// Letters to put in, take out or change until one word is the other.
+fn slips(given: &str, word: &str) -> usize {
+    let word: Vec<char> = word.chars().collect();
+    let mut before: Vec<usize> = (0..=word.len()).collect();
+    for (row, letter) in given.chars().enumerate() {
+        let mut now = vec![row + 1];
+        for (column, (wanted, corner)) in word.iter().zip(&before).enumerate() {
+            let above = before
+                .get(column + 1)
+                .map_or(usize::MAX - 1, |above| above + 1);
+            let left = now.last().map_or(usize::MAX - 1, |left| left + 1);
+            now.push(above.min(left).min(corner + usize::from(letter != *wanted)));
+        }
+        before = now;
+    }
+    before.last().copied().unwrap_or(0)
 }
 
 fn wrong(place: &str, value: &Dynamic, wanted: &str) -> String {

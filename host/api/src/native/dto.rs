@@ -9,13 +9,14 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use taskwright_model::{
-    Attempt, Confinement, ExitStatus, Outcome, Part, ProcessSpec, RetryPolicy, Task, TaskId,
+    Attempt, Confinement, ExitStatus, Limit, Outcome, Part, ProcessSpec, RetryPolicy, Task, TaskId,
     TaskState, TimeLimits, User, Work,
 };
 
+use super::number::Plain;
 use super::parse::{CONTAINER, POD_TEMPLATE};
 use super::review::ReviewView;
-use super::status::{Millis, State, Terminated, WholeSeconds};
+use super::status::{Millis, State, Terminated, WholeSeconds, held_last};
 use crate::auth::{Caller, Scope};
 use crate::problem::FieldProblem;
 
@@ -245,29 +246,34 @@ struct EnvVarView<'a> {
 pub(super) struct LimitsView {
     /// From submission to the first attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
-    queue_seconds: Option<f64>,
+    #[schema(value_type = Option<f64>)]
+    queue_seconds: Option<Plain>,
     /// From launch to running.
     #[serde(skip_serializing_if = "Option::is_none")]
-    start_seconds: Option<f64>,
+    #[schema(value_type = Option<f64>)]
+    start_seconds: Option<Plain>,
     /// Without output.
     #[serde(skip_serializing_if = "Option::is_none")]
-    idle_seconds: Option<f64>,
+    #[schema(value_type = Option<f64>)]
+    idle_seconds: Option<Plain>,
     /// Running.
     #[serde(skip_serializing_if = "Option::is_none")]
-    run_seconds: Option<f64>,
+    #[schema(value_type = Option<f64>)]
+    run_seconds: Option<Plain>,
     /// Between TERM and KILL.
-    grace_seconds: f64,
+    #[schema(value_type = f64)]
+    grace_seconds: Plain,
 }
 
 impl LimitsView {
     pub(super) fn of(limits: &TimeLimits) -> Self {
-        let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
+        let seconds = |limit: Option<Duration>| limit.map(Plain::seconds);
         Self {
             queue_seconds: seconds(limits.queue),
             start_seconds: seconds(limits.start),
             idle_seconds: seconds(limits.idle),
             run_seconds: seconds(limits.run),
-            grace_seconds: limits.grace.as_secs_f64(),
+            grace_seconds: Plain::seconds(limits.grace),
         }
     }
 }
@@ -280,9 +286,11 @@ pub(super) struct RetryView<'a> {
     /// Attempts in all.
     max_attempts: u32,
     /// Wait before the second attempt; doubles with each further one.
-    backoff_seconds: f64,
+    #[schema(value_type = f64)]
+    backoff_seconds: Plain,
     /// The longest wait between attempts.
-    max_backoff_seconds: f64,
+    #[schema(value_type = f64)]
+    max_backoff_seconds: Plain,
     /// The causes that deserve another attempt.
     on: &'a [String],
 }
@@ -291,8 +299,8 @@ impl<'a> RetryView<'a> {
     pub(super) fn of(policy: &'a RetryPolicy) -> Option<Self> {
         (policy.max_attempts > 1).then(|| Self {
             max_attempts: policy.max_attempts,
-            backoff_seconds: policy.backoff.as_secs_f64(),
-            max_backoff_seconds: policy.max_backoff.as_secs_f64(),
+            backoff_seconds: Plain::seconds(policy.backoff),
+            max_backoff_seconds: Plain::seconds(policy.max_backoff),
             on: &policy.on,
         })
     }
@@ -309,7 +317,8 @@ pub(super) fn is_false(switch: &bool) -> bool {
 pub(super) struct ResourcesView {
     /// Cores, of the whole tree.
     #[serde(skip_serializing_if = "Option::is_none")]
-    cpu: Option<f64>,
+    #[schema(value_type = Option<f64>)]
+    cpu: Option<Plain>,
     /// Bytes, of the whole tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<u64>,
@@ -329,7 +338,7 @@ impl ResourcesView {
         Self {
             cpu: confinement
                 .cpu_millis
-                .map(|millis| f64::from(millis) / 1000.0),
+                .map(|millis| Plain::new(f64::from(millis) / 1000.0)),
             memory: confinement.memory_bytes,
             pids: confinement.pids,
             open_files: confinement.open_files,
@@ -423,6 +432,16 @@ impl<'a> OutcomeView<'a> {
             limit,
             message,
         }
+    }
+}
+
+impl OutcomeView<'_> {
+    /// With what only the task knows: why it never had its turn.
+    fn of_task(mut self, task: &Task) -> Self {
+        if self.limit == Some(Limit::Queue.as_str()) {
+            self.message = held_last(task).map(Cow::Owned);
+        }
+        self
     }
 }
 
@@ -675,7 +694,9 @@ pub(crate) fn with_view<R>(
             .and_then(|text| serde_json::from_str(text).ok())
             .map(Cow::Borrowed),
         review: ReviewView::of(task, values),
-        outcome: task.outcome().map(OutcomeView::of),
+        outcome: task
+            .outcome()
+            .map(|outcome| OutcomeView::of(outcome).of_task(task)),
         attempts: task.attempts.iter().map(AttemptView::of).collect(),
         created_at: Millis(task.submitted_at),
         problem,

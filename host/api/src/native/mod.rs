@@ -30,6 +30,7 @@ pub(crate) mod follow;
 pub(crate) mod list;
 pub(crate) mod logs;
 mod misspelt;
+mod number;
 pub(crate) mod operator;
 pub(crate) mod parse;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use taskwright_control::port::Documents as _;
+use taskwright_control::request::ControlError;
 use taskwright_model::{Answer, Answered, Hold, Review, Said, Task, Verdict};
 
 use super::document::TaskDocuments;
@@ -278,7 +279,13 @@ async fn decide(
     let reason = reason_in(&bytes)?;
     let key = key_of(&state, &name)?;
     let by = caller.name.to_string();
-    let task = state.control.answer(key, answer, by, reason).await?;
+    let answered = state.control.answer(key, answer, by, reason).await;
+    let task = answered.map_err(|error| match error {
+        ControlError::NotAsked => Problem::from(error).hint(format!(
+            "`taskwright explain {name}` tells what was said about it"
+        )),
+        error => Problem::from(error),
+    })?;
     let task = task.ok_or_else(|| Problem::no_such_task(&name))?;
     Ok(tasks::answer(StatusCode::OK, &task, &caller))
 }

@@ -9,7 +9,8 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 use taskwright_model::{
-    Attempt, ExitStatus, Fault, Hold, Limit, Outcome, Part, PartState, Task, TaskState, Timestamp,
+    Attempt, ExitStatus, Fault, Hold, Limit, Mode, Outcome, Part, PartState, Said, Task, TaskState,
+    Timestamp, Verdict,
 };
 
 const TIMED_OUT: i32 = 137;
@@ -363,10 +364,34 @@ fn limit_message(task: &Task, limit: Limit) -> String {
         ),
         Limit::Run => ("ran longer than its run limit", limits.run),
     };
-    match time {
+    let told = match time {
         Some(time) => format!("it {what} of {} seconds", time.as_secs_f64()),
         None => format!("it {what}"),
+    };
+    match held_last(task).filter(|_| limit == Limit::Queue) {
+        Some(held) => format!("{told}: {held}"),
+        None => told,
     }
+}
+
+/// Which policy held back a task that has ended without an attempt, and why.
+pub(super) fn held_last(task: &Task) -> Option<String> {
+    let review = task.review.as_deref()?;
+    let held = |verdict: &&Verdict| {
+        let is_answered = review.answers.iter().any(|answer| answer.at >= verdict.at);
+        verdict.mode == Mode::Enforce && !is_answered
+    };
+    let mut newest = review.verdicts.iter().rev().filter(held);
+    newest.find_map(|verdict| {
+        let policy = &verdict.policy;
+        match &verdict.said {
+            Said::Ask { question } => Some(format!(
+                "nobody answered what policy {policy} asked: {question}"
+            )),
+            Said::Fault { message } => Some(format!("policy {policy} gave no verdict: {message}")),
+            Said::Allow | Said::Change { .. } | Said::Deny { .. } => None,
+        }
+    })
 }
 
 fn real_end(exit: Option<ExitStatus>) -> String {

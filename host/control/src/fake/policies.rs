@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use taskwright_model::{TaskKey, TaskSpec};
+use tokio::sync::watch;
 
 use crate::port::{
     Documents, FeedEntry, Policies, PolicyEntry, PolicyTerms, PolicyVerdict, ReviewRequest,
@@ -18,6 +19,7 @@ type Say = Arc<dyn Fn(&ReviewRequest) -> Result<PolicyVerdict, String> + Send + 
 pub struct FakePolicies {
     entries: Mutex<Vec<(PolicyEntry, Say)>>,
     asked: Mutex<Vec<(String, ReviewRequest)>>,
+    renewals: watch::Sender<()>,
 }
 
 impl FakePolicies {
@@ -33,11 +35,13 @@ impl FakePolicies {
         entries.retain(|(entry, _)| entry.name != name);
         entries.push((PolicyEntry { name, terms }, Arc::new(say)));
         entries.sort_by_key(|(entry, _)| entry.terms.order);
+        self.renewals.send_replace(());
     }
 
     /// No policy any more.
     pub fn clear(&self) {
         self.entries.lock().clear();
+        self.renewals.send_replace(());
     }
 
     /// Who was asked what so far.
@@ -51,6 +55,10 @@ impl Policies for FakePolicies {
     fn in_order(&self) -> Arc<[PolicyEntry]> {
         let entries = self.entries.lock();
         entries.iter().map(|(entry, _)| entry.clone()).collect()
+    }
+
+    fn renewals(&self) -> watch::Receiver<()> {
+        self.renewals.subscribe()
     }
 
     fn review(

@@ -3,6 +3,7 @@
 use taskwright_model::{Answer, Hold, Mode, TaskState};
 
 use super::support::*;
+use crate::dispatcher::Config;
 use crate::port::{Clock as _, OnError, PolicyScope, PolicyTerms, PolicyVerdict, StrategyEvent};
 use crate::request::{ControlError, LabelMatch, SetElement, SubmitError};
 
@@ -258,6 +259,42 @@ async fn a_policy_without_a_verdict_holds_the_task_and_is_asked_again() {
     world.until_state("a", "running").await;
     let told = verdicts(&world, "a");
     assert_eq!(told, ["broken submit allow", "broken launch allow"]);
+}
+
+/// A task that was asked about so often in vain that the pauses are long.
+async fn held_for_long(world: &FakeWorld) {
+    world
+        .policies
+        .put("broken", terms(), |_| Err("it trapped".to_owned()));
+    world.submit("a", spec()).await.unwrap();
+    tokio::time::sleep(seconds(600)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_loaded_anew_is_asked_at_once() {
+    let world = world().await;
+    held_for_long(&world).await;
+    let began = world.clock.now();
+    put(&world, "broken", terms(), PolicyVerdict::Allow);
+    world.until_state("a", "running").await;
+    let waited = world.clock.now().since(began);
+    assert!(waited < seconds(1), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_what_gave_no_verdict_is_asked_at_once() {
+    let mut world = world().await;
+    held_for_long(&world).await;
+    let before = world.policies.asked().len();
+    let began = world.clock.now();
+    world.restart(Config::default()).await;
+    world
+        .until("it is asked again", |world| {
+            world.policies.asked().len() > before
+        })
+        .await;
+    let waited = world.clock.now().since(began);
+    assert!(waited < seconds(1), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

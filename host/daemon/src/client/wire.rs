@@ -78,6 +78,14 @@ impl<'a> TaskView<'a> {
         })
     }
 
+    /// What tells one hold from another: the same question, or the same silence, is one hold
+    /// however often the policy is asked.
+    pub(crate) fn hold_id(self) -> Option<String> {
+        let hold = self.0.pointer("/review/hold")?;
+        let part = |key: &str| hold.get(key).map(Value::to_string).unwrap_or_default();
+        Some(["reason", "policies", "since"].map(part).join(" "))
+    }
+
     /// Whether it has ended.
     pub(crate) fn is_ended(self) -> bool {
         self.text("/state") == Some("ended")

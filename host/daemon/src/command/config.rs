@@ -26,6 +26,9 @@ pub(crate) enum ConfigVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
+    /// The configuration file, as with --config
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
     /// The configuration file
     #[arg(long, value_name = "FILE", env = crate::env::CONFIG)]
     config: Option<PathBuf>,
@@ -43,7 +46,7 @@ pub(crate) fn carry_out(verb: ConfigVerb) -> anyhow::Result<Code> {
     };
     let settings = settings::resolve(&Sources {
         flags: &args.flags,
-        config_flag: args.config.as_deref(),
+        config_flag: args.file.as_deref().or(args.config.as_deref()),
         variable: &settings::process_variable,
     });
     if checking {

@@ -81,34 +81,14 @@ fn describe(task: &Value, review: &Value, colours: Colours) -> String {
             }
         }
     }
-    let mut table = Table::new(&["STAGE", "POLICY", "MODE", "VERDICT", "AT", "WHY"]);
-    for verdict in items(review, "verdicts") {
-        let said = word(verdict, "verdict");
-        table.row(vec![
-            word(verdict, "stage").into(),
-            word(verdict, "policy").into(),
-            word(verdict, "mode").into(),
-            toned(said),
-            word(verdict, "at").into(),
-            [word(verdict, "field"), word(verdict, "message")]
-                .join(" ")
-                .trim()
-                .into(),
-        ]);
-    }
-    for answer in items(review, "answers") {
-        let by = match word(answer, "by") {
-            "" => "(nobody in time)",
-            by => by,
-        };
-        table.row(vec![
-            "answer".into(),
-            list(answer, "policies").into(),
-            "".into(),
-            toned(word(answer, "answer")),
-            word(answer, "at").into(),
-            format!("{by} {}", word(answer, "reason")).trim().into(),
-        ]);
+    let verdicts = items(review, "verdicts").map(verdict_row);
+    let answers = items(review, "answers").map(answer_row);
+    let mut rows: Vec<(&str, Vec<Cell>)> = verdicts.chain(answers).collect();
+    // All times are written alike, so their texts are in their order.
+    rows.sort_by_key(|(at, _)| *at);
+    let mut table = Table::new(&["AT", "STAGE", "POLICY", "MODE", "VERDICT", "WHY"]);
+    for (_, row) in rows {
+        table.row(row);
     }
     told.push_str(&table.render(colours));
     if let (Some(submitted), Some(effective)) = (review.get("submitted"), review.get("effective")) {
@@ -116,6 +96,43 @@ fn describe(task: &Value, review: &Value, colours: Colours) -> String {
         told.push_str(&diff(submitted, effective, colours));
     }
     told
+}
+
+fn verdict_row(verdict: &Value) -> (&str, Vec<Cell>) {
+    let (field, message) = (word(verdict, "field"), word(verdict, "message"));
+    let at = word(verdict, "at");
+    let row = vec![
+        at.into(),
+        word(verdict, "stage").into(),
+        word(verdict, "policy").into(),
+        word(verdict, "mode").into(),
+        toned(word(verdict, "verdict")),
+        format!("{field} {message}").trim().into(),
+    ];
+    (at, row)
+}
+
+fn answer_row(answer: &Value) -> (&str, Vec<Cell>) {
+    let by = match word(answer, "by") {
+        // What daemons of the first versions wrote down.
+        "anyone" => "an unauthenticated client",
+        by => by,
+    };
+    let why = match (by, word(answer, "reason")) {
+        ("", reason) => reason.to_owned(),
+        (by, "") => format!("by {by}"),
+        (by, reason) => format!("by {by}: {reason}"),
+    };
+    let at = word(answer, "at");
+    let row = vec![
+        at.into(),
+        "answer".into(),
+        list(answer, "policies").into(),
+        "".into(),
+        toned(word(answer, "answer")),
+        why.into(),
+    ];
+    (at, row)
 }
 
 /// A verdict or an answer, in its colour.

@@ -6,10 +6,12 @@ use http::HeaderMap;
 use http_body_util::BodyExt as _;
 
 use super::follow::{self, Wanted};
+use super::progress::Progress;
 use crate::cli::ConnectArgs;
 use crate::client::Client;
 use crate::client::http::Ask;
 use crate::client::tasks::path_of;
+use crate::client::wire::TaskView;
 use crate::exit::Code;
 
 #[derive(Debug, Args)]
@@ -40,7 +42,14 @@ pub(crate) async fn carry_out(args: LogsArgs) -> anyhow::Result<Code> {
         _ => Wanted::Both,
     };
     if args.follow {
-        follow::follow(&client, &args.name, wanted, args.tail, || {}).await?;
+        let progress = Progress::without_line();
+        if let Ok(task) = client.get(&args.name).await {
+            progress.tell_of_hold(TaskView(&task));
+        }
+        tokio::select! {
+            followed = follow::follow(&client, &args.name, wanted, args.tail, || {}) => followed?,
+            never = progress.watch(&client, &args.name) => match never {},
+        }
         return Ok(Code::DONE);
     }
     let streams: &[&str] = match wanted {

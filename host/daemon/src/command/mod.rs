@@ -9,6 +9,7 @@ pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod follow;
 pub(crate) mod get;
+mod health;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod manifest;

@@ -26,12 +26,13 @@ use self::publish::{PushArgs, SignArgs};
 use self::replay::ReplayArgs;
 use self::trial::TrialArgs;
 use self::verify::{LockArgs, VerifyArgs};
+use super::health;
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
 use crate::failure::Advise as _;
 use crate::folder;
-use crate::output::style::{Colours, Tone};
-use crate::output::table::{Cell, Table};
+use crate::output::style::Colours;
+use crate::output::table::Table;
 use crate::output::{self, Format, OutputArgs};
 
 #[derive(Debug, Subcommand)]
@@ -123,35 +124,13 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
     ]);
     let mut troubles = String::new();
     for plugin in plugins {
-        // Where nothing serves, the trouble below says the same.
-        if plugin.get("healthy") == Some(&Value::Bool(true)) && plugin.get("refused").is_some() {
-            let told = format!(
-                "{}: its file is not used, what served before goes on: {}",
-                text(plugin, "name"),
-                text(plugin, "refused")
-            );
-            troubles.push_str(&output::style::tame(&told));
-            troubles.push('\n');
-        }
-        let health = match health_problem(plugin) {
-            None => Cell::toned("ok", Tone::Good),
-            Some(trouble) => {
-                let trouble = match text(plugin, "refused") {
-                    why if why.is_empty() => trouble,
-                    why => format!("{trouble}: {why}"),
-                };
-                let told = format!("{}: {trouble}", text(plugin, "name"));
-                troubles.push_str(&output::style::tame(&told));
-                troubles.push('\n');
-                Cell::toned("trouble", Tone::Bad)
-            }
-        };
+        troubles.push_str(&health::lines(plugin));
         table.row(vec![
             text(plugin, "name").into(),
             text(plugin, "version").into(),
             kinds(plugin).into(),
             text(plugin, "source").into(),
-            health,
+            health::cell(plugin),
             text(plugin, "calls").into(),
             text(plugin, "faults").into(),
         ]);
@@ -267,13 +246,4 @@ fn text(value: &Value, key: &str) -> String {
         Some(Value::Array(list)) => list.iter().map(plain).collect::<Vec<_>>().join(","),
         Some(other) => plain(other),
     }
-}
-
-/// What the plugin's probe complains of.
-fn health_problem(plugin: &Value) -> Option<String> {
-    let healthy = plugin
-        .get("healthy")
-        .and_then(Value::as_bool)
-        .unwrap_or(true);
-    (!healthy).then(|| text(plugin, "trouble"))
 }

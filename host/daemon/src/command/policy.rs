@@ -1,15 +1,17 @@
 //! `taskwright policy`: the policies of a daemon, and what policies would say about tasks.
 
 mod trial;
+mod tried;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use self::trial::TrialArgs;
+use super::health;
 use crate::cli::ConnectArgs;
 use crate::exit::Code;
-use crate::output::style::{Colours, Tone};
-use crate::output::table::{Cell, Table};
+use crate::output::style::Colours;
+use crate::output::table::Table;
 use crate::output::{self, Format, OutputArgs};
 
 #[derive(Debug, Subcommand)]
@@ -58,11 +60,9 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
     let mut table = Table::new(&[
         "ORDER", "NAME", "VERSION", "MODE", "ON ERROR", "SCOPE", "HEALTH", "CALLS", "FAULTS",
     ]);
+    let mut troubles = String::new();
     for plugin in policies {
-        let health = match plugin.get("healthy") == Some(&Value::Bool(true)) {
-            true => Cell::toned("ok", Tone::Good),
-            false => Cell::toned("trouble", Tone::Bad),
-        };
+        troubles.push_str(&health::lines(plugin));
         table.row(vec![
             number(plugin, "/policy/order").to_string().into(),
             text(plugin, "/name").into(),
@@ -70,12 +70,12 @@ async fn list(args: ListArgs) -> anyhow::Result<Code> {
             text(plugin, "/policy/mode").into(),
             text(plugin, "/policy/onError").into(),
             scope(plugin).into(),
-            health,
+            health::cell(plugin),
             number(plugin, "/calls").to_string().into(),
             number(plugin, "/faults").to_string().into(),
         ]);
     }
-    output::print(&table.render(Colours::of_stdout()))?;
+    output::print(&(table.render(Colours::of_stdout()) + &troubles))?;
     Ok(Code::DONE)
 }
 

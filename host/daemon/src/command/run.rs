@@ -85,10 +85,9 @@ async fn to_the_end(
     let submitted = client.submit(task, Some(&key)).await?;
     let name = TaskView(&submitted).name().to_owned();
     let id = TaskView(&submitted).id().to_owned();
-    if let Some(hold) = TaskView(&submitted).hold() {
-        output::note(&format!("taskwright: {hold}"));
-    }
     let progress = Progress::new(args.quiet, Until::Running);
+    // Also where quiet is wanted: otherwise it would wait without a word.
+    progress.tell_of_hold(TaskView(&submitted));
     let followed = tokio::select! {
         followed = follow::follow(client, &name, Wanted::Both, None, || progress.end()) => followed,
         never = progress.watch(client, &name) => match never {},

@@ -51,7 +51,9 @@ pub(crate) async fn carry_out(args: SubmitArgs) -> anyhow::Result<Code> {
             });
         match client.submit(task, key.as_deref()).await {
             Ok(task) => {
-                if let Some(hold) = TaskView(&task).hold().filter(|_| !args.output.quiet) {
+                // Whoever waits for a single task is told there.
+                let tells = !args.output.quiet && !(args.wait && wanted.len() == 1);
+                if let Some(hold) = TaskView(&task).hold().filter(|_| tells) {
                     note(&format!("taskwright: {hold}"));
                 }
                 submitted.push(task);

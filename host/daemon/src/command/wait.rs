@@ -71,11 +71,11 @@ pub(crate) async fn for_all(
 /// The code that a task's end gives, and a line for people where the code does not say it all.
 pub(crate) fn conclude(task: TaskView<'_>) -> Code {
     let Some(ending) = task.ending() else {
-        output::note(&format!(
-            "taskwright: task {} has not ended: it is {}",
-            task.name(),
-            task.state()
-        ));
+        let how = match task.hold() {
+            Some(hold) => format!("the time to wait is over, and {hold}"),
+            None => format!("task {} has not ended: it is {}", task.name(), task.state()),
+        };
+        output::note(&format!("taskwright: {how}"));
         return Code::OURS;
     };
     if let Some(remark) = ending.remark() {

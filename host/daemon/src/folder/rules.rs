@@ -113,7 +113,7 @@ impl Rules {
             digest: Digest::of(plugin),
         };
         let judged = self.trust.judge(subject, signature);
-        judged.with_context(|| format!("trust the plugin {name}"))
+        judged.with_context(|| format!("the plugin {name} is not trusted"))
     }
 }
 

@@ -73,6 +73,17 @@ pub(crate) fn tame(text: &str) -> String {
     tamed
 }
 
+/// `text` tamed line by line, the lines after the first indented: hints come on lines of their own.
+pub(crate) fn tame_lines(text: &str) -> String {
+    let mut lines = text.lines();
+    let mut tamed = lines.next().map(tame).unwrap_or_default();
+    for line in lines {
+        tamed.push_str("\n  ");
+        tamed.push_str(&tame(line.trim_start()));
+    }
+    tamed
+}
+
 /// `text` cut to `most` characters, with an ellipsis when something is missing.
 pub(crate) fn shorten(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
@@ -91,6 +102,7 @@ mod tests {
     fn terminals_are_not_steered_by_what_they_show() {
         assert_eq!(tame("a\x1b[31mb\nc"), "a\\u{1b}[31mb\\nc");
         assert_eq!(tame("Grüße"), "Grüße");
+        assert_eq!(tame_lines("a\x1b\n  hint: b\n"), "a\\u{1b}\n  hint: b");
     }
 
     #[test]

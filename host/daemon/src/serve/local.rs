@@ -17,6 +17,7 @@ use super::assemble::{Daemon, Surroundings};
 use super::listen;
 use super::telemetry;
 use crate::client::Server;
+use crate::offline::user_cache;
 use crate::settings::config::LogFormat;
 use crate::settings::{self, Config, Sources, flags::Flags};
 
@@ -72,7 +73,7 @@ impl LocalDaemon {
         let shutdown = CancellationToken::new();
         let surroundings = Surroundings {
             metrics: Arc::new(String::new),
-            cache: cache_folder(),
+            cache: user_cache(),
             lasting: false,
             shutdown: shutdown.clone(),
         };
@@ -142,21 +143,6 @@ fn config(folder: &Path) -> anyhow::Result<Config> {
         log_format: LogFormat::Text,
         ..defaults
     })
-}
-
-/// Compiled plugins outlive the private daemon, so that only the first one compiles them.
-fn cache_folder() -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        let path = PathBuf::from(std::env::var_os(name)?);
-        path.is_absolute().then_some(path)
-    };
-    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    let folder = base.join("taskwright");
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder);
-    made.is_ok().then_some(folder)
 }
 
 /// A folder for the owner alone.

@@ -1,14 +1,13 @@
 //! The machine's clocks and random numbers in a call that is noted or repeated.
 
-use std::convert::Infallible;
 use std::time::{Duration, Instant, SystemTime};
 
-use rand_core::TryRng;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 use crate::tape::Tape;
+use crate::wasi::Bytes;
 
 /// The time.
 pub(super) struct Wall(pub(super) Tape);
@@ -54,16 +53,10 @@ impl HostMonotonicClock for Passing {
     }
 }
 
-/// Random numbers of the kernel's.
-pub(super) struct Numbers(pub(super) Tape);
+/// Random bytes of the kernel's.
+pub(super) struct Kernel(pub(super) Tape);
 
-impl Numbers {
-    pub(super) fn next(&mut self) -> u64 {
-        let mut bytes = [0; 8];
-        self.fill(&mut bytes);
-        u64::from_le_bytes(bytes)
-    }
-
+impl Bytes for Kernel {
     fn fill(&mut self, bytes: &mut [u8]) {
         let length = bytes.len();
         let noted = self.0.value("wasi:random/bytes", &(length,), || {
@@ -90,23 +83,4 @@ impl Numbers {
 )]
 fn no_numbers(error: Errno) -> ! {
     panic!("the kernel gives no random numbers: {error}")
-}
-
-impl TryRng for Numbers {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        let mut bytes = [0; 4];
-        self.fill(&mut bytes);
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        Ok(self.next())
-    }
-
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        self.fill(bytes);
-        Ok(())
-    }
 }

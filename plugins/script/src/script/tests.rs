@@ -168,7 +168,11 @@ fn an_answer_of_another_form_is_told() {
     );
     check_broken(
         "#{ argv: [\"a\"], en: 1 }",
-        "gave `en`, which means nothing",
+        "gave `en`, which means nothing: `env` may be meant",
+    );
+    check_broken(
+        "#{ argvs: [\"a\"] }",
+        "gave `argvs`, which means nothing: `argv`",
     );
     check_broken("#{ argv: [\"a\"], env: #{ A: [] } }", "gave env.A as array");
 }
@@ -353,6 +357,10 @@ fn a_verdict_is_nothing_or_one_of_three() {
         panic!("a change");
     };
     assert_eq!((&*change.patch, &*change.reason), (r#"{"a":{"b":1}}"#, "x"));
+    let Ok(Verdict::Change(change)) = said("#{ change: #{ a: 3600.0, b: 0.5 } }") else {
+        panic!("a change");
+    };
+    assert_eq!(change.patch, r#"{"a":3600,"b":0.5}"#);
     let Ok(Verdict::Ask(question)) =
         said("#{ ask: \"?\", within_seconds: 60, otherwise: \"approve\" }")
     else {
@@ -369,6 +377,16 @@ fn a_verdict_is_nothing_or_one_of_three() {
         ("#{}", "without `change`"),
         ("#{ deny: 1 }", "text is wanted"),
         ("#{ deny: \"no\", because: \"x\" }", "`because`"),
+        ("#{ denyy: \"no\" }", "`denyy`, which means nothing: `deny`"),
+        (
+            "#{ ask: \"?\", withinSeconds: 1 }",
+            "`within_seconds` may be meant",
+        ),
+        ("#{ ask: \"?\", deny: \"no\" }", "`deny` and `ask`"),
+        (
+            "#{ deny: \"no\", otherwise: \"deny\" }",
+            "nothing with `deny`",
+        ),
         ("#{ ask: \"?\", otherwise: \"maybe\" }", "maybe"),
         ("request.task.split()", "test.rhai:1"),
     ] {

@@ -75,7 +75,7 @@ async fn a_question_is_answered_by_approve_and_deny() {
         assert_eq!(answer.status, 200);
         let answers = &answer.json()["review"]["answers"];
         assert_eq!(answers[0]["answer"], verb);
-        assert_eq!(answers[0]["by"], "anyone");
+        assert_eq!(answers[0]["by"], "an unauthenticated client");
         is_problem(&api.post(&path, "").await, 409, "no policy asks");
     }
     api.until("/tasks/yes", |answer| answer.json()["state"] == "running")

@@ -183,7 +183,13 @@ impl Report {
     }
 
     fn describe(&self, colours: Colours) -> String {
-        let mut text = format!("{} calls, {} differ", self.calls, self.differ);
+        let calls = if self.calls == 1 { "call" } else { "calls" };
+        let differ = if self.differ == 1 {
+            "differs"
+        } else {
+            "differ"
+        };
+        let mut text = format!("{} {calls}, {} {differ}", self.calls, self.differ);
         if self.not_played > 0 {
             text.push_str(&format!(", {} not played", self.not_played));
         }

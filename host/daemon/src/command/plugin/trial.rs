@@ -7,19 +7,21 @@
 
 mod stage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::{Value, json};
+use taskwright_api::TaskDocuments;
 use taskwright_capability::SpawnError;
 use taskwright_capability::fake::Mood;
-use taskwright_control::port::{PluginInfo, Step, StrategyError, StrategyEvent};
+use taskwright_control::port::{PluginInfo, Role, Step, StrategyError, StrategyEvent};
 use taskwright_engine::PluginSource;
-use taskwright_model::{ExitStatus, Outcome};
+use taskwright_model::{ExitStatus, Outcome, ProcessSpec, TaskName, TaskSpec, Work};
 
 use self::stage::{Run, Stage};
+use crate::command::manifest;
 use crate::exit::Code;
 use crate::failure::Advise as _;
 use crate::folder;
@@ -34,6 +36,9 @@ pub(crate) struct TrialArgs {
     /// What the tasks say in `config` that it is tried with
     #[arg(long, value_name = "JSON", default_value = "")]
     config: String,
+    /// The task that it is tried with, as for `submit`, for a runtime that looks at arguments
+    #[arg(long, value_name = "TASKFILE", conflicts_with = "config")]
+    task: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -51,11 +56,35 @@ const KILL: i32 = 9;
 pub(super) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
     let trying = || format!("test {}", args.file.display());
     let source = folder::source_at(&args.file).with_context(trying)?;
+    let model = match &args.task {
+        Some(file) => Some(model_in(file).with_context(trying)?),
+        None => None,
+    };
     let mut stage = Stage::new(source, args.config)
         .await
         .with_context(trying)
         .exit_with(Code::PROBLEM)
         .hint("`taskwright plugin check` says what does not fit")?;
+    if !stage.info.roles.contains(&Role::Runtime) {
+        let file = args.file.display();
+        let (what, hint) = if stage.info.roles.contains(&Role::Policy) {
+            let hint = format!("`taskwright policy test {file} -f TASKFILE` says what it decides");
+            ("a policy", hint)
+        } else {
+            let hint = "put it into a daemon's plugin folder, and see its log and \
+                        `taskwright plugin list`";
+            ("an observer", hint.to_owned())
+        };
+        return Err(anyhow!(
+            "it is {what}, and no runtime that tasks could be tried with"
+        ))
+        .with_context(trying)
+        .exit_with(Code::USAGE)
+        .hint(hint);
+    }
+    if let Some((name, spec, command)) = model {
+        stage.take_model(name, spec, command);
+    }
     let claims = try_all(&mut stage).await;
     let all_held = claims.iter().all(|claim| claim.held.is_ok());
     let told = json!({
@@ -76,6 +105,29 @@ pub(super) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
 /// `LoadError`, and when there is no engine.
 pub(super) async fn load(source: PluginSource) -> anyhow::Result<PluginInfo> {
     Ok(Stage::new(source, String::new()).await?.info)
+}
+
+/// The one task of a file, which has to be a command.
+fn model_in(file: &Path) -> anyhow::Result<(TaskName, TaskSpec, ProcessSpec)> {
+    let reading = || format!("read the task in {}", file.display());
+    let tasks = manifest::read(file).exit_with(Code::USAGE)?;
+    let [task] = tasks.as_slice() else {
+        return Err(anyhow!("it holds {} tasks, one is wanted", tasks.len()))
+            .with_context(reading)
+            .exit_with(Code::USAGE);
+    };
+    let (name, spec) = TaskDocuments
+        .read(task)
+        .map_err(|problems| anyhow!(problems.join("; ")))
+        .with_context(reading)
+        .exit_with(Code::USAGE)?;
+    match spec.work.clone() {
+        Work::Process(command) => Ok((name, spec, command)),
+        Work::Document { kind, .. } => Err(anyhow!("it is work of kind {kind}"))
+            .with_context(reading)
+            .exit_with(Code::USAGE)
+            .hint("only commands can be tried, as nothing is behind it: give it a `process`"),
+    }
 }
 
 impl Claim {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::json;
 use taskwright_model::RuntimeName;
-use taskwright_package::trust::Verdict;
+use taskwright_package::trust::{Distrust, Verdict};
 use taskwright_package::{Digest, Entry, Kind, Lock, lock};
 
 use super::brought::{name_of, text_of};
@@ -138,7 +138,17 @@ fn compare(place: &Place, lock: &Lock, path: Option<&PathBuf>, name: String) -> 
     };
     (line.signed, line.why) = match &lying.verdict {
         Ok(verdict) => (signed(verdict), None),
-        Err(error) => ("wrongly".to_owned(), Some(format!("{error:#}"))),
+        Err(error) => {
+            let how = match error.downcast_ref::<Distrust>() {
+                Some(Distrust::Unsigned) => "unsigned",
+                Some(Distrust::UnknownKey { .. } | Distrust::NotForThis { .. }) => {
+                    "by somebody else"
+                }
+                // It was changed, or is no signature at all.
+                Some(_) | None => "wrongly",
+            };
+            (how.to_owned(), Some(format!("{error:#}")))
+        }
     };
     if line.why.is_some() {
         line.state = "not trusted";

@@ -12,28 +12,24 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use taskwright_api::TaskDocuments;
 use taskwright_control::port::{
-    BUILT_IN, Clock, Documents as _, PluginInfo, Role, SpecProblem, Stepped, Strategies,
-    StrategyError, StrategyEvent, StrategyTask,
+    BUILT_IN, PluginInfo, Role, SpecProblem, Stepped, Strategies, StrategyError, StrategyEvent,
+    StrategyTask,
 };
 use taskwright_control::review::Reviewer;
 use taskwright_engine::{PluginSource, Runtimes};
-use taskwright_model::{
-    Decision, Namespace, RuntimeName, Said, Stage, Task, TaskKey, TaskSpec, Verdict,
-};
+use taskwright_model::{RuntimeName, TaskSpec};
 
+use super::tried::{self, Tried};
 use crate::builtin;
 use crate::cli::ConnectArgs;
 use crate::client::Client;
 use crate::client::tasks::Selection;
-use crate::command::explain::toned;
 use crate::command::manifest;
 use crate::exit::Code;
 use crate::failure::Advise as _;
 use crate::folder;
 use crate::offline::Offline;
-use crate::output::diff::diff;
-use crate::output::style::{Colours, tame};
-use crate::output::table::Table;
+use crate::output::style::Colours;
 use crate::output::{self, OutputArgs};
 use crate::serve::clock::RealClock;
 
@@ -67,24 +63,6 @@ pub(crate) struct TrialArgs {
     connect: ConnectArgs,
 }
 
-/// What came of one task.
-struct Tried {
-    name: String,
-    verdicts: Vec<Verdict>,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    /// What would become of it.
-    Decided {
-        decision: Decision,
-        before: Value,
-        after: Value,
-    },
-    /// It is no task here, which no policy would be asked about.
-    NoTask(String),
-}
-
 pub(crate) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
     let offline = Offline::start().await?;
     let Offline {
@@ -116,11 +94,11 @@ pub(crate) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
     let here = Here(runtimes);
     let mut tried = Vec::with_capacity(tasks.len());
     for task in &tasks {
-        tried.push(ask(&here, &reviewer, task).await?);
+        tried.push(Tried::asking(&here, &reviewer, task).await?);
     }
     let told = json!({ "items": tried.iter().map(Tried::to_json).collect::<Vec<_>>() });
     if !output::structured(args.output.format(), &told)? {
-        output::print(&describe(&tried, Colours::of_stdout()))?;
+        output::print(&tried::describe(&tried, Colours::of_stdout()))?;
     }
     let fine = tried.iter().all(Tried::is_fine);
     Ok(if fine { Code::DONE } else { Code::PROBLEM })
@@ -189,7 +167,7 @@ async fn history(client: &Client, selector: Option<String>) -> anyhow::Result<Ve
 
 /// The runtimes that are here. One that is not would take its tasks elsewhere, and nothing can be
 /// held against them here.
-struct Here(Arc<Runtimes>);
+pub(super) struct Here(Arc<Runtimes>);
 
 impl Strategies for Here {
     fn resolve(&self, spec: &TaskSpec) -> Result<RuntimeName, SpecProblem> {
@@ -221,154 +199,4 @@ impl Strategies for Here {
     ) -> BoxFuture<'_, Result<Stepped, StrategyError>> {
         self.0.on_event(task, state, event)
     }
-}
-
-async fn ask(here: &Here, reviewer: &Reviewer, document: &Value) -> anyhow::Result<Tried> {
-    let name = document.get("name").and_then(Value::as_str).unwrap_or("?");
-    let no_task = |why: String| Tried {
-        name: name.to_owned(),
-        verdicts: Vec::new(),
-        outcome: Outcome::NoTask(why),
-    };
-    let (task_name, spec) = match TaskDocuments.read(document) {
-        Ok(read) => read,
-        Err(problems) => return Ok(no_task(problems.join("; "))),
-    };
-    let runtime = match here.resolve(&spec) {
-        Ok(runtime) => runtime,
-        Err(problem) => return Ok(no_task(problem.message)),
-    };
-    let key = TaskKey {
-        namespace: Namespace::native(),
-        name: task_name,
-    };
-    let spec = Arc::new(spec);
-    let clock = RealClock;
-    let (id, now) = (clock.new_id(), clock.now());
-    let task = Arc::new(Task::new(id, key.clone(), spec.clone(), runtime, now));
-    let mut round = reviewer.at_submission(task.clone()).await;
-    if round.decision == Decision::Pass {
-        // What was changed at submission is what is looked at before the launch.
-        let stored = Arc::new((*task).clone().reviewed(&round));
-        let launch = reviewer.before_launch(stored).await;
-        round.verdicts.extend(launch.verdicts);
-        round.decision = launch.decision;
-        round.changed = launch.changed.or(round.changed);
-    }
-    let parse = |spec| -> serde_json::Result<Value> {
-        serde_json::from_str(&TaskDocuments.write(&key, spec))
-    };
-    let before = parse(&spec)?;
-    let after = match &round.changed {
-        Some((changed, _)) => parse(changed)?,
-        None => before.clone(),
-    };
-    Ok(Tried {
-        name: name.to_owned(),
-        verdicts: round.verdicts,
-        outcome: Outcome::Decided {
-            decision: round.decision,
-            before,
-            after,
-        },
-    })
-}
-
-impl Tried {
-    fn is_fine(&self) -> bool {
-        match &self.outcome {
-            Outcome::Decided { decision, .. } => {
-                matches!(decision, Decision::Pass | Decision::Ask { .. })
-            }
-            Outcome::NoTask(_) => false,
-        }
-    }
-
-    /// What would become of it, and why.
-    fn told(&self) -> (&'static str, String) {
-        match &self.outcome {
-            Outcome::NoTask(why) => ("no task", why.clone()),
-            Outcome::Decided {
-                decision,
-                before,
-                after,
-            } => match decision {
-                Decision::Pass if before != after => ("change", self.reasons()),
-                Decision::Pass => ("allow", self.reasons()),
-                Decision::Deny {
-                    policy,
-                    reason,
-                    field,
-                } => ("deny", format!("{policy}: {field} {reason}")),
-                Decision::Ask {
-                    policies, question, ..
-                } => ("ask", format!("{}: {question}", policies.join(", "))),
-                Decision::Retry {
-                    policy, message, ..
-                } => ("policy-error", format!("{policy}: {message}")),
-            },
-        }
-    }
-
-    /// Everything that was said beside "allow", warnings too.
-    fn reasons(&self) -> String {
-        let mut told: Vec<String> = Vec::new();
-        for verdict in &self.verdicts {
-            let why = match &verdict.said {
-                Said::Allow => continue,
-                Said::Change { reason, .. } => reason,
-                Said::Deny { reason, .. } => reason,
-                Said::Ask { question } => question,
-                Said::Fault { message } => message,
-            };
-            let (policy, mode) = (&verdict.policy, verdict.mode.as_str());
-            let said = format!("{policy} ({mode} {}): {why}", verdict.said.as_str());
-            if !told.contains(&said) {
-                told.push(said);
-            }
-        }
-        told.join("; ")
-    }
-
-    fn to_json(&self) -> Value {
-        let (result, why) = self.told();
-        let verdicts = self.verdicts.iter().map(|verdict| {
-            json!({
-                "policy": verdict.policy,
-                "stage": match verdict.stage { Stage::Submit => "submit", Stage::Launch => "launch" },
-                "mode": verdict.mode.as_str(),
-                "verdict": verdict.said.as_str(),
-            })
-        });
-        let mut told = json!({
-            "name": self.name,
-            "result": result,
-            "why": why,
-            "verdicts": verdicts.collect::<Vec<_>>(),
-        });
-        if let Outcome::Decided { before, after, .. } = &self.outcome
-            && before != after
-            && let Some(told) = told.as_object_mut()
-        {
-            told.insert("submitted".to_owned(), before.clone());
-            told.insert("effective".to_owned(), after.clone());
-        }
-        told
-    }
-}
-
-fn describe(tried: &[Tried], colours: Colours) -> String {
-    let mut table = Table::new(&["TASK", "RESULT", "WHY"]);
-    let mut changes = String::new();
-    for one in tried {
-        let (result, why) = one.told();
-        table.row(vec![one.name.as_str().into(), toned(result), why.into()]);
-        if let Outcome::Decided { before, after, .. } = &one.outcome
-            && before != after
-        {
-            changes.push_str(&format!("{} would be changed:\n", tame(&one.name)));
-            changes.push_str(&diff(before, after, colours));
-        }
-    }
-    table.render(colours) + &changes
 }

@@ -34,7 +34,8 @@ pub(super) struct Stage {
     runtimes: Runtimes,
     processes: FakeProcessHost,
     source: PluginSource,
-    config: String,
+    /// What each of its tasks asks for, and the command in it.
+    model: (TaskSpec, ProcessSpec),
     key: TaskKey,
     runtime: RuntimeName,
     tasks: AtomicU32,
@@ -51,13 +52,14 @@ impl Stage {
         let info = runtimes.load(source.clone()).await?;
         let runtime = RuntimeName::parse(&info.name)?;
         let lent = source.grants.programs.iter().flatten().next().cloned();
+        let program = lent.unwrap_or_else(|| "/bin/true".to_owned());
         Ok(Self {
             info,
-            program: lent.unwrap_or_else(|| "/bin/true".to_owned()),
+            model: model(&program, config),
+            program,
             runtimes,
             processes,
             source,
-            config,
             key: TaskKey {
                 namespace: Namespace::native(),
                 name: TaskName::parse("trial").context("name a task")?,
@@ -66,6 +68,16 @@ impl Stage {
             tasks: AtomicU32::new(1),
             _scratch: scratch,
         })
+    }
+
+    /// Takes this task as the model of all, instead of a small command.
+    pub(super) fn take_model(&mut self, name: TaskName, spec: TaskSpec, command: ProcessSpec) {
+        let words = command.command.iter().chain(&command.args);
+        if let Some(program) = words.into_iter().next() {
+            self.program.clone_from(program);
+        }
+        self.key.name = name;
+        self.model = (spec, command);
     }
 
     /// A plugin that failed is called again: each claim is tried.
@@ -93,11 +105,14 @@ impl Stage {
 
     /// Work for it, at its first attempt.
     pub(super) fn task(&self) -> StrategyTask {
-        self.given(vec![self.program.clone()])
+        self.given(self.model.1.clone())
     }
 
     pub(super) fn task_without_program(&self) -> StrategyTask {
-        self.given(Vec::new())
+        self.given(ProcessSpec {
+            command: Vec::new(),
+            ..self.model.1.clone()
+        })
     }
 
     /// What is wrong with a task, each problem with its field.
@@ -115,25 +130,11 @@ impl Stage {
         Ok(stepped?.step)
     }
 
-    fn given(&self, command: Vec<String>) -> StrategyTask {
+    fn given(&self, command: ProcessSpec) -> StrategyTask {
         let number = self.tasks.fetch_add(1, Ordering::Relaxed);
         let spec = TaskSpec {
-            work: Work::Process(ProcessSpec {
-                command,
-                args: vec!["an argument".to_owned()],
-                env: vec![EnvVar {
-                    name: "COLOUR".to_owned(),
-                    value: "blue".to_owned(),
-                }],
-                working_dir: None,
-            }),
-            runtime: None,
-            labels: BTreeMap::new(),
-            priority: 0,
-            limits: TimeLimits::default(),
-            retry: RetryPolicy::default(),
-            confinement: Confinement::default(),
-            config: self.config.clone(),
+            work: Work::Process(command),
+            ..self.model.0.clone()
         };
         let at = Timestamp::from_millis(AT);
         let id = TaskId::from_u128(u128::from(number));
@@ -159,6 +160,30 @@ impl Stage {
             attempt: AttemptNumber(1),
         }
     }
+}
+
+/// What tasks ask for where nobody says otherwise.
+fn model(program: &str, config: String) -> (TaskSpec, ProcessSpec) {
+    let command = ProcessSpec {
+        command: vec![program.to_owned()],
+        args: vec!["an argument".to_owned()],
+        env: vec![EnvVar {
+            name: "COLOUR".to_owned(),
+            value: "blue".to_owned(),
+        }],
+        working_dir: None,
+    };
+    let spec = TaskSpec {
+        work: Work::Process(command.clone()),
+        runtime: None,
+        labels: BTreeMap::new(),
+        priority: 0,
+        limits: TimeLimits::default(),
+        retry: RetryPolicy::default(),
+        confinement: Confinement::default(),
+        config,
+    };
+    (spec, command)
 }
 
 /// An attempt that was started.
