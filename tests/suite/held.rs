@@ -24,7 +24,7 @@ fn wait_and_logs_tell_of_a_hold_while_they_wait() {
     for command in [&["wait"][..], &["logs", "-f"]] {
         let name = command[0];
         client.post("/tasks", &flat(name, &["true"])).expect(201);
-        let mut waits = folder.daemon.running(&[command, &[name]].concat());
+        let waits = folder.daemon.running(&[command, &[name]].concat());
         eventually(SOON, "the hold is told", || {
             let told = waits.stderr();
             told.contains("careful") && told.contains(&format!("taskwright approve {name}"))
