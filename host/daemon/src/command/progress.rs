@@ -93,7 +93,10 @@ impl Progress {
     pub(crate) async fn watch(&self, client: &Client, name: &str) -> Infallible {
         let begun = Instant::now();
         let mut pause = PERIOD;
-        while !self.quiet {
+        if self.quiet {
+            return std::future::pending().await;
+        }
+        loop {
             if self.on.load(Ordering::Relaxed) {
                 tokio::time::sleep(PERIOD).await;
             } else {
@@ -118,7 +121,6 @@ impl Progress {
                 ));
             }
         }
-        std::future::pending().await
     }
 }
 

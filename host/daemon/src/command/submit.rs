@@ -52,7 +52,8 @@ pub(crate) async fn carry_out(args: SubmitArgs) -> anyhow::Result<Code> {
         match client.submit(task, key.as_deref()).await {
             Ok(task) => {
                 // Whoever waits for a single task is told there.
-                let tells = !args.output.quiet && !(args.wait && wanted.len() == 1);
+                let told_by_wait = args.wait && wanted.len() == 1;
+                let tells = !args.output.quiet && !told_by_wait;
                 if let Some(hold) = TaskView(&task).hold().filter(|_| tells) {
                     note(&format!("taskwright: {hold}"));
                 }

@@ -59,6 +59,7 @@ impl Bench {
             limits,
             most_calls: 8,
             cache_dir: Some(cache_of(folder.path())),
+            cache_ours_only: false,
         })
         .unwrap();
         let scratch = folder.path().join("scratch");

@@ -32,9 +32,9 @@ enum Outcome {
     /// What would become of it.
     Decided {
         submitted: Value,
-        at_first: Course,
+        at_first: Box<Course>,
         /// And then, if it waits for an answer and that is yes.
-        approved: Option<Course>,
+        approved: Option<Box<Course>>,
     },
     /// It is no task here, which no policy would be asked about.
     NoTask(String),
@@ -86,9 +86,9 @@ impl Tried {
             at_first.go_on(&task, &launch, &submitted)?;
             task = after(&task, &Event::Reviewed(Box::new(launch)))?;
         }
-        let mut approved: Option<Course> = None;
+        let mut approved: Option<Box<Course>> = None;
         for _ in 0..MOST_QUESTIONS {
-            let course = approved.as_ref().unwrap_or(&at_first);
+            let course = approved.as_deref().unwrap_or(&at_first);
             if !matches!(course.decision, Decision::Ask { .. }) {
                 break;
             }
@@ -101,7 +101,7 @@ impl Tried {
             let launch = reviewer.before_launch(Arc::new(task.clone())).await;
             match &mut approved {
                 Some(course) => course.go_on(&task, &launch, &submitted)?,
-                None => approved = Some(Course::after(&task, &launch, &submitted)?),
+                None => approved = Some(Course::after(&task, &launch, &submitted)?.into()),
             }
             task = after(&task, &Event::Reviewed(Box::new(launch)))?;
         }
@@ -109,7 +109,7 @@ impl Tried {
             name: name.to_owned(),
             outcome: Outcome::Decided {
                 submitted,
-                at_first,
+                at_first: at_first.into(),
                 approved,
             },
         })
@@ -211,7 +211,11 @@ impl Course {
                 Said::Fault { message } => message,
             };
             let (policy, mode) = (&verdict.policy, verdict.mode.as_str());
-            let said = format!("{policy} ({mode} {}): {why}", verdict.said.as_str());
+            let said = format!("{policy} ({mode} {})", verdict.said.as_str());
+            let said = match why.as_str() {
+                "" => said,
+                why => format!("{said}: {why}"),
+            };
             if !told.contains(&said) {
                 told.push(said);
             }
