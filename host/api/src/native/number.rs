@@ -43,7 +43,7 @@ mod tests {
             (3600.0, "3600"),
             (0.25, "0.25"),
             (-2.0, "-2"),
-            (1e300, "1e300"),
+            (1e300, "1e+300"),
         ] {
             assert_eq!(json!(Plain::new(number)).to_string(), text);
         }

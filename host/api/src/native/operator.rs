@@ -1,12 +1,12 @@
 //! Probes, metrics, version: what machines around us ask.
 
-use axum::extract::State;
+use axum::extract::{MatchedPath, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::Shared;
+use super::{PREFIX, Shared};
 use crate::aiopslab::{self, QueueBlocks, QueueHealth};
 use crate::body;
 
@@ -19,9 +19,9 @@ pub(crate) struct HealthView {
     /// Why it is unhealthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// What clients of the queue look for.
+    /// What clients of the queue look for; not below `/opensandbox`.
     #[serde(flatten)]
-    queue: QueueBlocks,
+    queue: Option<QueueBlocks>,
 }
 
 /// Whether the daemon can take tasks.
@@ -32,8 +32,12 @@ pub(crate) struct HealthView {
         (status = 503, description = "The store takes nothing", body = HealthView),
     )
 )]
-pub(crate) async fn health(State(state): Shared) -> Response {
-    let queue = QueueHealth::look(&state).await.blocks;
+pub(crate) async fn health(State(state): Shared, path: MatchedPath) -> Response {
+    let to_the_letter = path.as_str().starts_with(PREFIX);
+    let queue = match to_the_letter {
+        true => None,
+        false => Some(QueueHealth::look(&state).await.blocks),
+    };
     match state.control.health().store {
         None => body::json(
             StatusCode::OK,

@@ -361,7 +361,7 @@ fn our_own_fields_stand_beside() {
     assert_eq!(found["deletionTimestamp"], "2025-12-17T10:00:03Z");
     assert_eq!(
         found["limits"],
-        json!({"queueSeconds": 1.5, "runSeconds": 5.0, "graceSeconds": 10.0})
+        json!({"queueSeconds": 1.5, "runSeconds": 5, "graceSeconds": 10})
     );
     assert_eq!(
         found["attempts"][0]["startedAt"],

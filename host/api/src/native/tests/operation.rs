@@ -13,9 +13,11 @@ use crate::fake::{api, api_with};
 async fn probes_metrics_and_documents_answer() {
     let api = api().await;
     assert_eq!(
-        api.get("/health").await.text(),
-        "{\"status\":\"healthy\"}\n"
+        api.get("/opensandbox/health").await.text(),
+        "{\"status\":\"healthy\"}\n",
+        "to the letter below the prefix"
     );
+    assert_eq!(api.get("/health").await.json()["status"], "healthy");
     assert_eq!(api.get("/livez").await.status, 200);
     let ready = api.get("/readyz").await;
     assert_eq!(
