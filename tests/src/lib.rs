@@ -14,6 +14,7 @@
 //! | [`cli`] | the command line, with a deadline |
 //! | [`task`] | bodies to send, and what to read in answers |
 //! | [`program`] | programs that `cargo xtask test` unpacked for tests |
+//! | [`postgres`] | databases on a PostgreSQL server of the run |
 //! | [`registry`] | a registry for plugins, and servers that only pretend to be one |
 //! | [`reaper`] | this process as subreaper; children with an owner |
 //! | [`processes`] | what `/proc` says; a zombie is dead |
@@ -39,6 +40,7 @@ pub mod home;
 pub mod languages;
 pub mod main_container;
 pub mod mount;
+pub mod postgres;
 pub mod processes;
 pub mod program;
 pub mod reaper;

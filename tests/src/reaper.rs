@@ -47,6 +47,13 @@ fn reap_for_ever() {
     }
 }
 
+/// Runs something that waits for children of its own by means of its own: nobody takes them away
+/// meanwhile. Others wait for their children until it is done, so it is to be short.
+pub fn undisturbed<T>(run: impl FnOnce() -> T) -> T {
+    let _held = owned();
+    run()
+}
+
 /// The children of every thread of this process: orphans go to any of them.
 fn children() -> Vec<u32> {
     let Ok(threads) = std::fs::read_dir("/proc/self/task") else {

@@ -6,9 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use taskwright_test_postgres::Server;
 use taskwright_tests::{
-    Client, Daemon, Options, Request, SOON, cli, eventually, eventually_some, skip,
+    Client, Daemon, Options, Request, SOON, cli, eventually, eventually_some, postgres, skip,
 };
 
 fn queue(client: &Client, body: &Value) -> String {
@@ -283,10 +282,8 @@ fn bad_input_is_refused_before_anything_is_stored() {
 
 #[test]
 fn daemons_share_a_queue_on_postgres() {
-    let address = match Server::shared().and_then(Server::database) {
-        Ok(address) => address,
-        Err(error) if std::env::var_os("CI").is_some() => panic!("{error:#}"),
-        Err(error) => return skip(&format!("{error:#}")),
+    let Some(address) = postgres::database() else {
+        return;
     };
     let start = |lease: &str| {
         Options::new()
