@@ -152,6 +152,11 @@ fn tasks_ids_and_states_survive_a_restart() {
     for id in [gated, &sleeps] {
         until_printed(&client, id, "up\n");
     }
+    for id in [gated, &sleeps] {
+        eventually(SOON, "it is on record that it runs", || {
+            get(&client, id)["startedAt"].is_string()
+        });
+    }
     let before = client.get("/v1/tasks").text();
     let told = [&done, gated, &sleeps].map(|id| get(&client, id));
 
