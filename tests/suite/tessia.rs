@@ -390,7 +390,7 @@ fn files_are_under_the_work_root_beside_those_of_another_runner() {
     // Our own files are no task of another runner, and what is there stays as it was.
     let list = client.get("/v1/tasks").json();
     assert_eq!(list[0], both[0]);
-    assert_eq!(list[list.as_array().unwrap().len() - 1], one(&id, "exited"));
+    assert_eq!(list[1], one(&id, "exited"), "what was forgotten stays so");
     assert!(root.join("task-0000bbbb/0000bbbb.result").exists());
     client.delete(&format!("/v1/tasks/{id}")).expect(200);
     eventually(SOON, "its files are gone", || !own.exists());
@@ -508,6 +508,21 @@ fn a_task_file_runs_at_a_daemon_that_is_named() {
     assert!(log(&here).contains("hi\n"));
     let list = daemon.client().get("/v1/tasks").json();
     assert_eq!(list[0]["state"], "exited");
+}
+
+#[test]
+fn policies_review_such_tasks_and_their_limits_count() {
+    let cap = b"fn review(request) {\n    #{ change: #{ limits: #{ runSeconds: 1 } } }\n}\n";
+    let folder = crate::scripts::holding(&[("cap.rhai", cap)]);
+    folder.until("cap", |plugin| plugin["healthy"] == true);
+    let client = folder.client();
+    let id = create(&client, json!("echo up\nsleep 600\ncleanup\necho clean"));
+    let ended = until_state(&client, &id, "exited");
+    assert_eq!(ended["exitCode"], -2, "{ended}");
+    assert_eq!(output(&client, &id, ""), "up\nclean\n");
+    let directory = directory(&folder.daemon, &id);
+    assert_eq!(finished(&directory, &id)["exit_code"], -2);
+    assert!(log(&directory).ends_with("Runner timed out\n"));
 }
 
 #[test]

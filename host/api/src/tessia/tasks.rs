@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use taskwright_control::request::Selector;
 use taskwright_control::{ControlError, Submission, SubmitError, Submitted};
 use taskwright_model::{Namespace, Task, TaskKey, TaskName, TaskState, Timestamp};
+use tokio::time::Instant;
 
 use super::left::LeftTask;
 use super::request::{self, Request};
@@ -28,6 +29,8 @@ use crate::state::ApiState;
 
 /// How long a stop waits for the end: as long as the original.
 const STOP_WAIT: Duration = Duration::from_millis(500);
+/// How long a creation waits for policies.
+const REVIEW_WAIT: Duration = Duration::from_millis(500);
 /// How often another id is tried when one is in use.
 const MOST_IDS: usize = 16;
 
@@ -149,8 +152,33 @@ pub(crate) async fn create_task(
     let bytes = body::read(incoming, &head.headers, &state.limits, &state.room).await?;
     let request = Request::read(&bytes)?;
     drop(bytes);
-    let submitted = submit(&state, &request).await?;
-    Ok(entry(StatusCode::CREATED, &submitted.task))
+    let task = submit(&state, &request).await?.task;
+    Ok(entry(StatusCode::CREATED, &*reviewed(&state, task).await))
+}
+
+/// The task once policies let it go, which they are asked again before it is launched: clients
+/// expect to be told that it runs. It is told as it is where they hold it, or take their time.
+async fn reviewed(state: &ApiState, task: Arc<Task>) -> Arc<Task> {
+    if task.review.is_none() {
+        return task;
+    }
+    let deadline = Instant::now() + REVIEW_WAIT;
+    let mut news = state.control.feed_position();
+    loop {
+        news.mark_unchanged();
+        let now = state.control.get(&task.key);
+        let now = now.filter(|now| now.id == task.id);
+        let Some(now) = now else {
+            return task;
+        };
+        if state_of(&now) != "created" || now.hold().is_some() {
+            return now;
+        }
+        let heard = tokio::time::timeout_at(deadline, news.changed()).await;
+        if !matches!(heard, Ok(Ok(()))) {
+            return now;
+        }
+    }
 }
 
 /// Submits under an id that nobody has.

@@ -204,7 +204,7 @@ impl Daemon {
             version: version_info(),
             metrics: surroundings.metrics,
             namespace: Namespace::native(),
-            left: left_tasks(config.tessia_work_root.clone()).await?,
+            left: left_tasks(config.tessia_work_root.clone(), &data_dir).await?,
             limits: ApiLimits {
                 body_bytes: config.max_body,
                 ..ApiLimits::default()
@@ -319,10 +319,14 @@ async fn start_supervisor(
 }
 
 /// Tasks that another runner left under the work root.
-async fn left_tasks(work_root: Option<PathBuf>) -> anyhow::Result<Arc<dyn LeftTasks>> {
+async fn left_tasks(
+    work_root: Option<PathBuf>,
+    data_dir: &DataDir,
+) -> anyhow::Result<Arc<dyn LeftTasks>> {
+    let forgotten = data_dir.forgotten();
     Ok(match work_root {
         Some(root) => Arc::new(
-            blocking(move || LeftOver::find(&root))
+            blocking(move || LeftOver::find(&root, forgotten))
                 .await
                 .map_err(anyhow::Error::msg)?,
         ),

@@ -11,6 +11,7 @@
 //!     cache/                     compiled plugins
 //!     observers/                 how far observers were told
 //!     containers/                logs and empty directories of containers that run
+//!     forgotten                  which tasks of another Tessia runner are told of no more
 //!     instance                   by which this daemon knows its containers
 //!     boot-id                    which boot of the machine saw us last
 //! ```
@@ -80,6 +81,11 @@ impl DataDir {
     /// Logs and empty directories of containers that run.
     pub(crate) fn containers(&self) -> PathBuf {
         self.own().join("containers")
+    }
+
+    /// Which tasks of another Tessia runner are told of no more.
+    pub(crate) fn forgotten(&self) -> PathBuf {
+        self.own().join("forgotten")
     }
 
     /// By which this daemon knows its containers among those of others: made once, kept for ever.

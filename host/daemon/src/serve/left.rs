@@ -1,7 +1,9 @@
 //! Tasks that the original runner left under the work root: read, told of, never changed.
 
-use std::collections::BTreeMap;
-use std::fs::DirEntry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{DirEntry, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,12 +15,16 @@ use crate::tessia::result::{Process, ResultFile, read_time};
 
 /// The most tasks that are taken up. Further ones are left alone.
 const MOST: usize = 10_000;
+/// The most bytes of the list of forgotten ones that are read.
+const MOST_FORGOTTEN_BYTES: usize = 1 << 20;
 /// How long what was read of a task that runs is good for.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Tasks that were found when the daemon started.
 pub(crate) struct LeftOver {
     found: Mutex<Found>,
+    /// Where it is kept which of them were forgotten, an id on each line.
+    forgotten: PathBuf,
 }
 
 struct Found {
@@ -27,10 +33,17 @@ struct Found {
 }
 
 impl LeftOver {
-    /// Looks into a work root. Files that we wrote ourselves are none of these.
-    pub(crate) fn find(work_root: &Path) -> Self {
+    /// Looks into a work root. Files that we wrote ourselves are none of these, and neither is
+    /// what the file `forgotten` lists.
+    pub(crate) fn find(work_root: &Path, forgotten: PathBuf) -> Self {
+        let text = std::fs::read_to_string(&forgotten).unwrap_or_default();
+        let text = text.get(..MOST_FORGOTTEN_BYTES).unwrap_or(&text);
+        let gone: BTreeSet<&str> = text.lines().collect();
         let entries = std::fs::read_dir(work_root).into_iter().flatten().flatten();
-        let found = entries.filter_map(|entry| found(&entry)).take(MOST);
+        let found = entries.filter_map(|entry| found(&entry));
+        let found = found
+            .filter(|(id, _)| !gone.contains(id.as_str()))
+            .take(MOST);
         let tasks: BTreeMap<_, _> = found.collect();
         if !tasks.is_empty() {
             tracing::info!(
@@ -42,6 +55,7 @@ impl LeftOver {
         let looked_at = Instant::now();
         Self {
             found: Mutex::new(Found { tasks, looked_at }),
+            forgotten,
         }
     }
 }
@@ -80,8 +94,20 @@ impl LeftTasks for LeftOver {
     }
 
     fn forget(&self, id: &str) -> bool {
-        self.found.lock().tasks.remove(id).is_some()
+        let mut found = self.found.lock();
+        let known = found.tasks.remove(id).is_some();
+        if known && let Err(error) = note(&self.forgotten, id) {
+            tracing::warn!(%error, id, "a task of another runner is forgotten until the next start only");
+        }
+        known
     }
+}
+
+/// Adds a line to the list of what was forgotten.
+fn note(list: &Path, id: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.append(true).create(true).mode(0o600).open(list)?;
+    writeln!(file, "{id}")
 }
 
 /// The task of a directory `task-<id>`, if another runner wrote its result file.
@@ -164,7 +190,8 @@ mod tests {
         std::fs::create_dir(root.path().join("task-empty")).unwrap();
         std::fs::write(root.path().join("task-file"), "").unwrap();
 
-        let left = LeftOver::find(root.path());
+        let list = root.path().join("forgotten");
+        let left = LeftOver::find(root.path(), list.clone());
         let told: Vec<_> = left
             .all()
             .into_iter()
@@ -181,6 +208,9 @@ mod tests {
         );
         assert!(left.forget("aaaa0001") && !left.forget("aaaa0001"));
         assert!(left.get("aaaa0001").is_none());
-        assert!(LeftOver::find(&root.path().join("none")).all().is_empty());
+        let again = LeftOver::find(root.path(), list.clone());
+        assert_eq!(again.all().len(), 2, "it stays forgotten");
+        let none = LeftOver::find(&root.path().join("none"), list);
+        assert!(none.all().is_empty());
     }
 }
