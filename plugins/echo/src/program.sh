@@ -15,10 +15,18 @@ while [ "$#" -gt 1 ]; do
         printf '[%s] %s\n' "$(date '+%Y-%m-%d %H:%M:%S')" "$2" >&2
         ;;
     sleep)
-        # A shell hears of signals while it waits, and not while a command runs.
+        # A shell hears of signals while it waits, and not while a command runs. It would tell of
+        # a sleep that a stop ended. A stop goes to both, and the sleep may hear of it first.
         sleep "$2" &
-        [ -n "$cancelled" ] && [ -z "$cleaning" ] || wait "$!"
-        [ -z "$cancelled" ] || [ -n "$cleaning" ] || kill "$!" 2>/dev/null
+        ended=0
+        if [ -z "$cancelled" ] || [ -n "$cleaning" ]; then
+            wait "$!" 2>/dev/null || ended=$?
+        fi
+        [ "$ended" -le 128 ] || cancelled=1
+        if [ -n "$cancelled" ] && [ -z "$cleaning" ]; then
+            kill "$!" 2>/dev/null
+            wait "$!" 2>/dev/null
+        fi
         ;;
     return)
         [ -z "$cleaning" ] || break

@@ -7,6 +7,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command as Process, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use taskwright_plugin_sdk::UnitExit;
@@ -109,22 +110,38 @@ fn the_program_does_what_the_script_says() {
 }
 
 #[test]
-fn a_stop_goes_to_the_cleanup() {
-    let mut child = process("echo up\nsleep 300\necho never\ncleanup\nsleep 0.1\necho clean")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "up");
-    let pid = child.id().to_string();
-    assert!(
-        Process::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
-    let rest: Vec<String> = lines.map(Result::unwrap).collect();
-    assert_eq!(rest, ["clean"]);
-    assert_eq!(child.wait().unwrap().code(), Some(255));
+fn a_stop_goes_to_the_cleanup_and_nothing_is_told_of_the_sleep() {
+    // Who hears of it first is left to chance.
+    for _ in 0..20 {
+        let script = "echo up\nsleep 300\necho never\ncleanup\nsleep 0.01\necho clean";
+        let mut child = process(script)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "up");
+        let pid = child.id();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let begun = Instant::now();
+        let sleep = loop {
+            let found = std::fs::read_to_string(&children).unwrap();
+            // Before it is the program, it is a copy of the shell, which hears of nothing.
+            let name = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            if let Some(sleep) = found.split_whitespace().next()
+                && name(sleep).is_ok_and(|name| name.trim() == "sleep")
+            {
+                break sleep.to_owned();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "it sleeps");
+        };
+        let mut kill = Process::new("kill");
+        kill.args(["-TERM", &sleep, &pid.to_string()]);
+        assert!(kill.status().unwrap().success());
+        let rest: Vec<String> = lines.map(Result::unwrap).collect();
+        assert_eq!(rest, ["clean"]);
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(255));
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    }
 }
