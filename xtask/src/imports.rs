@@ -84,6 +84,7 @@ fn house_name(package: &str) -> Option<&str> {
         "taskwright-tests"
         | "taskwright-test-guests"
         | "taskwright-test-containerd"
+        | "taskwright-test-postgres"
         | "taskwright-guest-build" => None,
         other => other.strip_prefix("taskwright-"),
     }
