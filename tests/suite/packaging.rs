@@ -24,7 +24,8 @@ const PUBLIC: &str = "MCowBQYDK2VwAyEAiojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1
 const OTHER_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
     MC4CAQAwBQYDK2VwBCIEIAICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIC\n\
     -----END PRIVATE KEY-----\n";
-const SCRIPT: &str = "fn start(task) { #{ argv: task.command } }\n";
+const SCRIPT: &str =
+    "fn describe() { #{ version: \"1\" } }\nfn start(task) { #{ argv: task.command } }\n";
 
 /// A person's folder with a plugin in it, and a plugin folder.
 struct Desk {
@@ -199,6 +200,36 @@ fn what_comes_along_is_lent_only_when_that_is_said() {
     assert_eq!(desk.read("relay.toml").as_deref(), Some(lent.as_bytes()));
     desk.write("relay.toml", "[grants]\nno-such = true\n");
     let _told = desk.refused(&["install", "relay.wasm"], "there is no such grant");
+}
+
+#[test]
+fn how_a_policy_is_asked_comes_along_and_what_it_is_lent_does_not() {
+    let desk = Desk::new();
+    let policy = "fn review(request) { #{ ask: \"is this wanted?\" } }\n";
+    desk.write("careful.rhai", policy);
+    let lent = "[grants]\nclock = true\n\n[policy]\nmode = \"warn\"\norder = 10\n";
+    desk.write("careful.toml", lent);
+    let told = desk.plugin(&["install", "careful.rhai"]).expect(0).stdout;
+    assert!(
+        told.contains("wants    nothing"),
+        "no more than it uses: {told}"
+    );
+    let kept = desk.read("careful.toml").unwrap();
+    let kept = String::from_utf8(kept).unwrap();
+    assert!(
+        kept.contains("mode = \"warn\"") && !kept.contains("clock"),
+        "{kept}"
+    );
+    assert!(
+        desk.plugin(&["verify"])
+            .expect(0)
+            .stdout
+            .contains("as locked")
+    );
+    let _lent = desk
+        .plugin(&["install", "careful.rhai", "--lend"])
+        .expect(0);
+    assert_eq!(desk.read("careful.toml").as_deref(), Some(lent.as_bytes()));
 }
 
 #[test]

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
 use taskwright_capability::{Capability, Grants};
+use taskwright_engine::PluginSource;
 use taskwright_model::RuntimeName;
 use taskwright_package::credentials::{self, Credentials};
 use taskwright_package::registry::{Registry, RegistryError, Transport};
 use taskwright_package::trust::Verdict;
 use taskwright_package::{Digest, Kind, Reference, Signature, reference};
 
+use super::check;
 use crate::exit::Code;
 use crate::failure::Advise as _;
 use crate::folder::rules::{kind_of, signature_beside};
@@ -192,15 +194,11 @@ impl Brought {
                 .hint("get the file as it was published, or leave it out");
             }
         }
-        let component = match self.kind {
-            Kind::Component => self.bytes.clone().into(),
-            Kind::Script => {
-                script::script(&PathBuf::from(self.file()), self.bytes.clone())
-                    .with_context(checking)
-                    .exit_with(Code::PROBLEM)?;
-                script::engine()
-            }
-        };
+        if self.kind == Kind::Script {
+            let wants = self.check_script().await.with_context(checking)?;
+            return Ok(Checked { verdict, wants });
+        }
+        let component = self.bytes.clone().into();
         // What it wants is told; whether it is lent that is another question.
         let grants = Grants::of(&Capability::ALL);
         let found = taskwright_engine::inspect(component, self.name.as_str(), &grants)
@@ -220,6 +218,30 @@ impl Brought {
             verdict,
             wants: found.profile.wants,
         })
+    }
+
+    /// Reads a script as its engine does, with nothing behind it; answers what it wants. The engine
+    /// itself could use more, which no script needs to be lent.
+    async fn check_script(&self) -> anyhow::Result<Vec<Capability>> {
+        let script = script::script(&PathBuf::from(self.file()), self.bytes.clone())
+            .exit_with(Code::PROBLEM)?;
+        let looked = check::script::look(PluginSource {
+            name: self.name.as_str().to_owned(),
+            origin: self.source.clone(),
+            component: script::engine(),
+            script: Some(script),
+            // What it is not lent is another question, which no text has to answer.
+            grants: Grants::of(&[Capability::Process]),
+            limits: None,
+            policy: None,
+        })
+        .await?;
+        match looked.fault() {
+            Some(fault) => Err(anyhow!("{fault}"))
+                .exit_with(Code::PROBLEM)
+                .hint("`taskwright plugin check` tells more"),
+            None => Ok(looked.wants().to_vec()),
+        }
     }
 
     /// Its file in a plugin folder.

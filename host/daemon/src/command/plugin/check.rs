@@ -1,6 +1,6 @@
 //! `taskwright plugin check`: a plugin's file, and what is lent to it by the file beside it.
 
-pub(super) mod script;
+pub(in crate::command::plugin) mod script;
 
 use std::path::PathBuf;
 

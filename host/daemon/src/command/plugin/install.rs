@@ -114,8 +114,8 @@ enum Lending {
     Kept(Vec<Capability>),
     /// This is written.
     Written(String),
-    /// This would be written with `--lend`.
-    Shown(String),
+    /// This would be written with `--lend`; what is no loan of it is written anyway.
+    Shown { text: String, kept: Option<String> },
 }
 
 impl Install<'_> {
@@ -182,8 +182,16 @@ impl Install<'_> {
     /// What becomes of `NAME.toml`, and the digest of what lies there in the end.
     fn lending(&self) -> anyhow::Result<(Lending, Option<Digest>)> {
         let path = self.path(&format!("{}.toml", self.brought.name));
-        if path.symlink_metadata().is_ok() {
-            let text = brought::text_of(&path)?;
+        let there = path.symlink_metadata().is_ok();
+        let text = if there {
+            brought::text_of(&path)?
+        } else {
+            String::new()
+        };
+        // What an earlier installation left there without lending anything, it may lend now.
+        let ours = self.brought.lent.as_deref().and_then(without_loans);
+        let is_ours = self.args.lend && ours.as_deref() == Some(text.as_str());
+        if there && !is_ours {
             let digest = Digest::of(text.as_bytes());
             let lent = lent::parse(&text).with_context(|| format!("read {}", path.display()))?;
             let wants = self.checked.wants.iter().copied();
@@ -195,11 +203,14 @@ impl Install<'_> {
             None if self.checked.wants.is_empty() => return Ok((Lending::Nothing, None)),
             None => lines_for(&self.checked.wants),
         };
-        if !self.args.lend {
-            return Ok((Lending::Shown(text), None));
+        let kept = without_loans(&text);
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        if !self.args.lend && kept.as_deref() != Some(text.as_str()) {
+            let lent = kept.as_deref().map(digest);
+            return Ok((Lending::Shown { text, kept }, lent));
         }
-        let digest = Digest::of(text.as_bytes());
-        Ok((Lending::Written(text), Some(digest)))
+        let lent = digest(&text);
+        Ok((Lending::Written(text), Some(lent)))
     }
 
     fn entry(&self, lent: Option<Digest>) -> Entry {
@@ -232,12 +243,26 @@ impl Install<'_> {
             }
             None => gone.push(signature_file(&self.path(&file))),
         }
-        if let Lending::Written(text) = lending {
+        let written = match lending {
+            Lending::Written(text) => Some(text),
+            Lending::Shown { kept, .. } => kept.as_ref(),
+            Lending::Nothing | Lending::Kept(_) => None,
+        };
+        if let Some(text) = written {
             let name = format!("{}.toml", self.brought.name);
             staged.push(held.stage(&name, text.as_bytes())?);
         }
         staged.push(held.stage(&file, &self.brought.bytes)?);
         held.show(staged, &gone)
+    }
+
+    /// What to type once the operator changed what it is lent.
+    fn lock_command(&self) -> String {
+        let folder = self.place.folder.display();
+        format!(
+            "taskwright plugin lock {} --plugin-dir {folder}",
+            self.brought.name
+        )
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -254,7 +279,7 @@ impl Install<'_> {
     fn to_json(&self, done: &Done) -> Value {
         let (text, lends) = match &done.lending {
             Lending::Written(text) => (Some(text), true),
-            Lending::Shown(text) => (Some(text), false),
+            Lending::Shown { text, .. } => (Some(text), false),
             Lending::Nothing | Lending::Kept(_) => (None, false),
         };
         let lacking: Vec<String> = match &done.lending {
@@ -316,19 +341,25 @@ impl Install<'_> {
                 text.push_str(&format!("It is lent what {} says.\n", toml.display()));
             }
             Lending::Kept(lacking) => text.push_str(&format!(
-                "{} does not lend it all: add {} and then run `taskwright plugin lock {name}`\n",
+                "{} does not lend it all: add {} and then run `{}`\n",
                 toml.display(),
-                words(lacking)
+                words(lacking),
+                self.lock_command()
             )),
             Lending::Written(lines) => {
                 text.push_str(&format!("It is lent this, by {}:\n", toml.display()));
                 text.push_str(&indented(lines));
             }
-            Lending::Shown(lines) => {
+            Lending::Shown { text: lines, kept } => {
+                if kept.is_some() {
+                    let there = toml.display();
+                    text.push_str(&format!("What it is told and is no loan is in {there}.\n"));
+                }
                 text.push_str(&format!(
                     "It is lent nothing, and asks for this. Put it into {}\n\
-                     and run `taskwright plugin lock {name}`, or install again with --lend:\n",
-                    toml.display()
+                     and run `{}`, or install again with --lend:\n",
+                    toml.display(),
+                    self.lock_command()
                 ));
                 text.push_str(&indented(lines));
             }
@@ -345,10 +376,34 @@ pub(super) fn now() -> String {
     whole.unwrap_or(now).to_string()
 }
 
-/// The lines that lend all of these.
+/// The lines that lend all of these. Where the operator has to say more than that it is lent, the
+/// line is a comment: nobody lends a directory without naming it.
 pub(super) fn lines_for(wants: &[Capability]) -> String {
-    let lines = wants.iter().map(|one| format!("{one} = true\n"));
-    format!("[grants]\n{}", lines.collect::<String>())
+    let mut text = "[grants]\n".to_owned();
+    let mut tables = String::new();
+    for capability in wants {
+        match capability.line() {
+            (line, "[grants]") if line.ends_with("= true") => text.push_str(&format!("{line}\n")),
+            (line, "[grants]") => text.push_str(&format!("# {line}\n")),
+            (line, table) => tables.push_str(&format!("# {table}\n# {line}\n")),
+        }
+    }
+    text + &tables
+}
+
+/// What a `NAME.toml` says besides what is lent: how a policy is asked, and its settings. `None`
+/// where it says nothing else; the text itself where nothing is lent.
+pub(super) fn without_loans(text: &str) -> Option<String> {
+    const NO_LOANS: [&str; 2] = ["policy", "settings"];
+    let table: toml::Table = text.parse().ok()?;
+    if table.keys().all(|key| NO_LOANS.contains(&key.as_str())) {
+        return Some(text.to_owned()).filter(|_| !table.is_empty());
+    }
+    let kept = table
+        .into_iter()
+        .filter(|(key, _)| NO_LOANS.contains(&key.as_str()));
+    let kept: toml::Table = kept.collect();
+    toml::to_string(&kept).ok().filter(|text| !text.is_empty())
 }
 
 /// Who signed it, if that counts.

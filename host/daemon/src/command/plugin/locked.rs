@@ -6,7 +6,7 @@ use taskwright_model::RuntimeName;
 use taskwright_package::{Digest, Entry, Kind, lock, reference};
 
 use super::brought::{Brought, FILE_SCHEME, RegistryArgs, text_of};
-use super::install::lines_for;
+use super::install::{lines_for, without_loans};
 use super::place::{Held, Place};
 use crate::exit::Code;
 use crate::folder;
@@ -127,7 +127,8 @@ async fn restore(
     let mut staged = Vec::new();
     if let Some(wanted) = entry.lent.filter(|_| lent != entry.lent) {
         let suggested = brought.lent.clone().into_iter();
-        let mut texts = suggested.chain([lines_for(&checked.wants)]);
+        let kept = suggested.clone().filter_map(|text| without_loans(&text));
+        let mut texts = suggested.chain(kept).chain([lines_for(&checked.wants)]);
         let text = texts.find(|text| Digest::of(text.as_bytes()) == wanted);
         let text = text.with_context(|| {
             format!("{toml} is not {wanted}, and nobody but you can have that: put it back, or run `taskwright plugin lock {name}`")

@@ -108,6 +108,16 @@ fn why(error: anyhow::Error) -> anyhow::Result<String> {
 }
 
 impl Looked {
+    /// What it wants to be lent.
+    pub(in crate::command::plugin) fn wants(&self) -> &[Capability] {
+        &self.wants
+    }
+
+    /// The first thing that keeps it from being loaded.
+    pub(in crate::command::plugin) fn fault(&self) -> Option<&str> {
+        self.faults.first().map(|(what, _)| what.as_str())
+    }
+
     /// What there is to say of it, by key.
     pub(in crate::command::plugin) fn to_json(&self) -> Value {
         let info = self.info.as_ref();
