@@ -325,3 +325,49 @@ fn a_policy_that_cannot_be_loaded_lets_nothing_pass() {
     let ended = client.until_ended("gated", SOON);
     assert_eq!(exit_code(&ended), 0, "{ended:#}");
 }
+
+#[test]
+fn what_is_said_of_a_policy_and_cannot_be_read_lets_nothing_pass() {
+    let mut folder = holding(&[
+        ("deny.rhai", review("#{ deny: \"no\" }").as_bytes()),
+        ("deny.toml", b"[policy]\norder = 10\n"),
+    ]);
+    let task = flat("first", &["true"]);
+    assert_eq!(folder.client().post("/tasks", &task).status, 403);
+    // Damaged while nobody looks: after a restart it is not known what it says, and it holds.
+    folder.put("deny.toml", "x = [");
+    folder.daemon.kill();
+    folder.daemon.start_again();
+    let client = folder.client();
+    let held = client
+        .post("/tasks", &flat("second", &["true"]))
+        .expect(201)
+        .json();
+    assert_eq!(held["review"]["hold"]["reason"], "policy-error", "{held:#}");
+    let listed = folder
+        .daemon
+        .taskwright(&["policy", "list"])
+        .expect(0)
+        .stdout;
+    assert!(listed.contains("deny: it is not loaded"), "{listed}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_seen_retires_nothing() {
+    let folder = holding(&[("deny.rhai", review("#{ deny: \"no\" }").as_bytes())]);
+    let client = folder.client();
+    assert_eq!(client.post("/tasks", &flat("first", &["true"])).status, 403);
+    let away = folder.path.with_extension("away");
+    std::fs::rename(&folder.path, &away).unwrap();
+    eventually(
+        SOON,
+        "the daemon tells that it cannot see the folder",
+        || folder.daemon.log().contains("all plugins stay as they are"),
+    );
+    assert_eq!(
+        client.post("/tasks", &flat("second", &["true"])).status,
+        403
+    );
+    std::fs::rename(&away, &folder.path).unwrap();
+    assert_eq!(client.post("/tasks", &flat("third", &["true"])).status, 403);
+}

@@ -283,6 +283,8 @@ impl From<ControlError> for Problem {
             }
             ControlError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(1),
             ControlError::Closed => Self::unavailable(message),
+            ControlError::OtherTask { .. } => Self::new(StatusCode::CONFLICT, message)
+                .hint("look at the one that is there before you decide"),
             ControlError::NotAsked => Self::new(StatusCode::CONFLICT, message),
             ControlError::Strategy { .. } => Self::unavailable(message)
                 .hint("the plugin that would run this task failed; see /plugins"),

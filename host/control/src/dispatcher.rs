@@ -487,6 +487,7 @@ impl<J: Journal> Dispatcher<J> {
             }
             Message::Answer {
                 key,
+                id: meant,
                 answer,
                 by,
                 reason,
@@ -495,6 +496,10 @@ impl<J: Journal> Dispatcher<J> {
                 let Some(id) = self.book.find(&key).map(|task| task.id) else {
                     return Some(Reply::Task(reply, None));
                 };
+                if meant.is_some_and(|meant| meant != id) {
+                    let _ = reply.send(Err(ControlError::OtherTask { id }));
+                    return None;
+                }
                 let event = Event::Answered { answer, by, reason };
                 match self.book.event(id, &event, now) {
                     Ok(()) => Some(Reply::Task(reply, Some(id))),

@@ -14,6 +14,6 @@ mod world;
 
 pub use journal::{MemoryHistory, MemoryJournal};
 pub use policies::{FakeDocuments, FakePolicies};
-pub use strategies::{FakeStrategies, OnStart, OnStop, Script};
+pub use strategies::{CANNOT_RUN, FakeStrategies, OnStart, OnStop, Script};
 pub use units::{FakeUnits, Order};
 pub use world::{FakeOutputs, FakePlugins, FakeWorld, PausedClock, spec, submission, task_key};

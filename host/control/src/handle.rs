@@ -209,6 +209,7 @@ impl Control {
     pub async fn answer(
         &self,
         key: TaskKey,
+        id: Option<TaskId>,
         answer: Answer,
         by: String,
         reason: String,
@@ -216,6 +217,7 @@ impl Control {
         let (reply, answered) = oneshot::channel();
         self.send(Message::Answer {
             key,
+            id,
             answer,
             by,
             reason,

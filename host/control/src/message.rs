@@ -55,6 +55,8 @@ pub enum Message {
     Answer {
         /// Which task.
         key: TaskKey,
+        /// Which one of that name was meant, where whoever decides says so.
+        id: Option<TaskId>,
         /// What was decided.
         answer: Answer,
         /// By whom.

@@ -99,6 +99,12 @@ pub enum ControlError {
     /// No policy asks anything about the task.
     #[error("no policy asks anything about this task")]
     NotAsked,
+    /// Another task than the one that was meant has the name by now.
+    #[error("the task of this name is another one, {id}: the one that was meant is gone")]
+    OtherTask {
+        /// The one that there is.
+        id: TaskId,
+    },
     /// The strategy that checks the task failed; not the task's fault.
     #[error("{message}")]
     Strategy {

@@ -39,8 +39,6 @@ struct Walk {
     document: Option<Arc<str>>,
     verdicts: Vec<Verdict>,
     questions: Vec<Question>,
-    /// Who changed it last, since it was last checked.
-    unchecked: Option<PolicyEntry>,
 }
 
 struct Question {
@@ -107,7 +105,6 @@ impl Reviewer {
             document: None,
             verdicts: Vec::new(),
             questions: Vec::new(),
-            unchecked: None,
             task,
         };
         // A bug of ours must not leave the task aside for ever.
@@ -144,9 +141,6 @@ impl Reviewer {
                 if let Some(decision) = self.ask(stage, entry, walk).await {
                     return decision;
                 }
-            }
-            if let Some(decision) = self.check(stage, walk).await {
-                return decision;
             }
         }
         walk.decision()
@@ -191,9 +185,18 @@ impl Reviewer {
                         return self.silent(stage, entry, walk, message);
                     }
                     Ok((spec, document)) if counts && spec != *walk.spec => {
+                        // Checked before anybody else sees it: what others made is not undone for
+                        // a change that cannot run.
+                        match self.check(&walk.task, &spec).await {
+                            Ok(runtime) => walk.runtime = runtime,
+                            Err(why) => {
+                                let message =
+                                    format!("what it makes of the task cannot run: {why}");
+                                return self.silent(stage, entry, walk, message);
+                            }
+                        }
                         walk.spec = spec.into();
                         walk.document = Some(document.into());
-                        walk.unchecked = Some(entry.clone());
                     }
                     Ok(_) => {}
                 }
@@ -229,35 +232,29 @@ impl Reviewer {
         decision.filter(|_| counts)
     }
 
-    /// The runtime's own check of what policies made of a task.
-    async fn check(&self, stage: Stage, walk: &mut Walk) -> Option<Decision> {
-        let entry = walk.unchecked.take()?;
-        let why = match self.strategies.resolve(&walk.spec) {
-            Err(problem) => format!("{}: {}", problem.field, problem.message),
-            Ok(runtime) => {
-                walk.runtime = runtime.clone();
-                let mut task = (*walk.task).clone();
-                task.spec = walk.spec.clone();
-                task.runtime = runtime;
-                let checked = self.strategies.validate(StrategyTask {
-                    task: task.into(),
-                    attempt: AttemptNumber(1),
-                });
-                match checked.await {
-                    Ok(problems) if problems.is_empty() => return None,
-                    Ok(problems) => {
-                        let told = problems
-                            .iter()
-                            .map(|problem| format!("{}: {}", problem.field, problem.message));
-                        told.collect::<Vec<_>>().join("; ")
-                    }
-                    Err(error) => error.to_string(),
-                }
+    /// The runtime's own check of what a policy makes of a task; answers which runtime that is.
+    async fn check(&self, task: &Task, spec: &TaskSpec) -> Result<RuntimeName, String> {
+        let runtime = self
+            .strategies
+            .resolve(spec)
+            .map_err(|problem| format!("{}: {}", problem.field, problem.message))?;
+        let mut task = task.clone();
+        task.spec = spec.clone().into();
+        task.runtime = runtime.clone();
+        let checked = self.strategies.validate(StrategyTask {
+            task: task.into(),
+            attempt: AttemptNumber(1),
+        });
+        match checked.await {
+            Ok(problems) if problems.is_empty() => Ok(runtime),
+            Ok(problems) => {
+                let told = problems
+                    .iter()
+                    .map(|problem| format!("{}: {}", problem.field, problem.message));
+                Err(told.collect::<Vec<_>>().join("; "))
             }
-        };
-        walk.forget_changes();
-        let message = format!("what it makes of the task cannot run: {why}");
-        self.silent(stage, &entry, walk, message)
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// A policy gave no verdict, or none that means anything.
@@ -308,7 +305,6 @@ impl Walk {
         self.spec = self.task.spec.clone();
         self.runtime = self.task.runtime.clone();
         self.document = None;
-        self.unchecked = None;
     }
 
     /// What becomes of a task that nobody is against: all questions are put at once, within the

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::Write;
 
 use crate::exit::Code;
+use crate::output::style::tame_lines;
 
 /// Whoever read our output has left.
 #[derive(Debug, thiserror::Error)]
@@ -93,9 +94,10 @@ fn describe(error: &anyhow::Error) -> (String, Code) {
             told.push(text);
         }
     }
-    let mut text = format!("error: {}\n", told.join(": "));
+    // Tasks, policies and servers choose their own words.
+    let mut text = format!("error: {}\n", tame_lines(&told.join(": ")));
     if let Some(hint) = hints.last() {
-        text.push_str(&format!("hint: {hint}\n"));
+        text.push_str(&format!("hint: {}\n", tame_lines(hint)));
     }
     (text, code.unwrap_or(Code::OURS))
 }

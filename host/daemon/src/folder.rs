@@ -20,6 +20,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use rustix::fs::OFlags;
 use taskwright_capability::Grants;
+use taskwright_control::port::PolicyTerms;
 use taskwright_engine::{PluginSource, Runtimes};
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +32,8 @@ use crate::settings::config::PluginConfig;
 
 /// Plugins in all folders together. Further files are told of and not loaded.
 const MOST_PLUGINS: usize = 128;
-/// Entries of one folder that are looked at.
-const MOST_ENTRIES: usize = 4096;
+/// Entries of one folder, plugins or not; a folder with more is not looked at.
+const MOST_ENTRIES: usize = 1_000_000;
 /// The largest component file that is read.
 pub(crate) const MOST_COMPONENT_BYTES: u64 = taskwright_engine::MOST_COMPONENT_BYTES as u64;
 /// The largest `NAME.toml` that is read.
@@ -95,21 +96,19 @@ impl Folders {
         })
     }
 
-    /// Loads what is new or was changed, and retires what is gone. What cannot be loaded is told
-    /// of and leaves what was there before.
-    pub(crate) async fn load_changes(&mut self) {
-        if let Some(found) = self.look().await {
-            self.load(found).await;
-        }
+    /// Loads what is there. What cannot be loaded is told of.
+    ///
+    /// # Errors
+    /// When a folder cannot be looked at: a policy in it must not be missed.
+    pub(crate) async fn load_all(&mut self) -> anyhow::Result<()> {
+        let found = self.look().await?;
+        self.load(found).await;
+        Ok(())
     }
 
-    /// `None`: the look itself failed, which leaves everything as it is.
-    async fn look(&self) -> Option<BTreeMap<String, Found>> {
+    async fn look(&self) -> anyhow::Result<BTreeMap<String, Found>> {
         let (folders, rules) = (self.folders.clone(), Arc::clone(&self.rules));
-        let looked = tokio::task::spawn_blocking(move || look(&folders, &rules)).await;
-        looked
-            .inspect_err(|error| tracing::error!(%error, "look at the plugin folders"))
-            .ok()
+        tokio::task::spawn_blocking(move || look(&folders, &rules)).await?
     }
 
     async fn load(&mut self, found: BTreeMap<String, Found>) {
@@ -128,21 +127,26 @@ impl Folders {
     }
 
     async fn take_in(&self, name: &str, found: &Found) {
-        let (owned, found, rules) = (name.to_owned(), found.clone(), Arc::clone(&self.rules));
+        let (owned, rules) = (name.to_owned(), Arc::clone(&self.rules));
         let origin = found.component.display().to_string();
-        let lent = found.lent.clone();
-        let read = tokio::task::spawn_blocking(move || source(&owned, &found, &rules)).await;
+        let its = found.clone();
+        let read = tokio::task::spawn_blocking(move || source(&owned, &its, &rules)).await;
+        let read = read.map_err(anyhow::Error::from).flatten();
         let loaded = match read {
-            Ok(Ok(source)) => self.runtimes.load(source).await.map_err(Into::into),
-            Ok(Err(error)) => {
-                let message = format!("{error:#}");
-                // It may be a policy all the same, and then its tasks must not pass unseen.
-                let terms = lent.and_then(|path| read_lent(&path).ok()?.policy);
-                self.runtimes.refuse(name, &origin, message, terms);
-                Err(error)
-            }
-            Err(error) => Err(error.into()),
+            Ok(source) => self.runtimes.load(source).await.map_err(Into::into),
+            Err(error) => Err(error),
         };
+        if let Err(error) = &loaded {
+            // It may be a policy all the same, and then its tasks must not pass unseen. What served
+            // before goes on, as what it was.
+            let its = found.clone();
+            let serves = self.runtimes.serves(name);
+            let terms = tokio::task::spawn_blocking(move || terms_of_refused(&its)).await;
+            let terms = terms.unwrap_or_else(|_| Some(PolicyTerms::default()));
+            let terms = terms.filter(|_| !serves);
+            let message = format!("{error:#}");
+            self.runtimes.refuse(name, &origin, message, terms);
+        }
         match loaded {
             Ok(info) => tracing::info!(
                 plugin = info.name,
@@ -188,20 +192,26 @@ impl Folders {
             .await
             .is_some()
         {
-            if let Some(found) = self.settled().await {
-                self.load(found).await;
+            match self.settled().await {
+                Ok(found) => self.load(found).await,
+                Err(error) => tracing::error!(
+                    "the plugin folders cannot be looked at, and all plugins stay as they are: \
+                     {error:#}"
+                ),
             }
         }
     }
 
     /// What is there once nobody writes any more, or for long: a file that is being copied changes
     /// all the time.
-    async fn settled(&self) -> Option<BTreeMap<String, Found>> {
+    async fn settled(&self) -> anyhow::Result<BTreeMap<String, Found>> {
         let mut before = self.look().await;
         for _ in 0..watch::MOST_SETTLING {
             tokio::time::sleep(watch::SETTLING).await;
             let now = self.look().await;
-            if before == now {
+            if let (Ok(before), Ok(now)) = (&before, &now)
+                && before == now
+            {
                 break;
             }
             before = now;
@@ -212,22 +222,27 @@ impl Folders {
 
 /// Every plugin of the folders, by name. Of two of one name the first folder's counts, and in one
 /// folder the component's.
-fn look(folders: &[PathBuf], rules: &Rules) -> BTreeMap<String, Found> {
+///
+/// # Errors
+/// When not all of it can be seen. A plugin that was not seen is not gone: it may be the policy
+/// that everything depends on.
+fn look(folders: &[PathBuf], rules: &Rules) -> anyhow::Result<BTreeMap<String, Found>> {
     let mut all = BTreeMap::new();
     for folder in folders {
         let pin = rules.pins(folder);
-        let entries = match std::fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "a plugin folder cannot be read");
-                continue;
+        let reading = || format!("read the plugin folder {}", folder.display());
+        let mut components: Vec<PathBuf> = Vec::new();
+        for (count, entry) in std::fs::read_dir(folder).with_context(reading)?.enumerate() {
+            ensure!(
+                count < MOST_ENTRIES,
+                "{}: it has too many entries",
+                reading()
+            );
+            let path = entry.with_context(reading)?.path();
+            if is_plugin(&path) {
+                components.push(path);
             }
-        };
-        let paths = entries
-            .flatten()
-            .take(MOST_ENTRIES)
-            .map(|entry| entry.path());
-        let mut components: Vec<PathBuf> = paths.filter(|path| is_plugin(path)).collect();
+        }
         components.sort_by_cached_key(|path| (script::is_script(path), path.clone()));
         for component in components {
             let Some(name) = component.file_stem().and_then(|stem| stem.to_str()) else {
@@ -236,10 +251,11 @@ fn look(folders: &[PathBuf], rules: &Rules) -> BTreeMap<String, Found> {
             if all.contains_key(name) {
                 continue;
             }
-            if all.len() >= MOST_PLUGINS {
-                tracing::warn!(file = %component.display(), "more than {MOST_PLUGINS} plugins: it is left out");
-                continue;
-            }
+            ensure!(
+                all.len() < MOST_PLUGINS,
+                "{}: more than {MOST_PLUGINS} plugins are too many",
+                reading()
+            );
             let lent = component.with_extension("toml");
             let signature = rules.look_at_signatures();
             let signature = signature.then(|| stamp(&rules::signature_file(&component)));
@@ -253,7 +269,41 @@ fn look(folders: &[PathBuf], rules: &Rules) -> BTreeMap<String, Found> {
             all.insert(name.to_owned(), found);
         }
     }
-    all
+    Ok(all)
+}
+
+/// The terms of a plugin that is refused, if it may be a policy; then nothing of its scope passes.
+/// Where a lock file is followed, only what it names is believed: whoever changed the file beside
+/// a plugin must not let it fail open.
+fn terms_of_refused(found: &Found) -> Option<PolicyTerms> {
+    let is_script = script::is_script(&found.component);
+    // Only looked at: whoever may have written it.
+    let bytes = read_if(&found.component, most_bytes(is_script), |_| Ok(())).ok();
+    let word: &[u8] = if is_script {
+        b"fn review"
+    } else {
+        b"taskwright:plugin/policy"
+    };
+    let exports = bytes.map(|bytes| bytes.windows(word.len()).any(|part| part == word));
+    let closed = || Some(PolicyTerms::default());
+    let lent = found.lent.as_deref().map(read_lent);
+    match (exports, lent) {
+        // What says that it is one, and is believed.
+        (
+            _,
+            Some(Ok(Lent {
+                policy: Some(terms),
+                ..
+            })),
+        ) => match found.pin {
+            Pin::Free => Some(terms),
+            Pin::To(_) | Pin::Missing | Pin::Unreadable(_) => closed(),
+        },
+        (Some(true), _) => closed(),
+        (Some(false), _) | (None, None | Some(Ok(_))) => None,
+        // Neither can be read: nobody knows.
+        (None, Some(Err(_))) => closed(),
+    }
 }
 
 fn is_plugin(path: &Path) -> bool {
@@ -276,9 +326,12 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// The files of the plugins in one folder, by name.
-pub(crate) fn plugins_in(folder: &Path) -> BTreeMap<String, PathBuf> {
-    let found = look(&[folder.to_owned()], &Rules::default()).into_iter();
-    found.map(|(name, found)| (name, found.component)).collect()
+///
+/// # Errors
+/// When not all of them can be seen.
+pub(crate) fn plugins_in(folder: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let found = look(&[folder.to_owned()], &Rules::default())?.into_iter();
+    Ok(found.map(|(name, found)| (name, found.component)).collect())
 }
 
 /// Reads a plugin and what it is lent, if the rules let it in.
@@ -368,6 +421,15 @@ fn parse_lent(path: &Path, bytes: Vec<u8>) -> anyhow::Result<Lent> {
 
 /// Reads a file whole that nobody but its owner may write.
 pub(crate) fn read(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
+    read_if(path, most, check_writers)
+}
+
+/// Reads a file whole whose metadata passes.
+fn read_if(
+    path: &Path,
+    most: u64,
+    passes: impl FnOnce(&Metadata) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<u8>> {
     let read = || {
         // Opening a pipe would wait for whoever writes into it.
         let file = OpenOptions::new()
@@ -376,7 +438,7 @@ pub(crate) fn read(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
             .open(path)?;
         let metadata = file.metadata()?;
         ensure!(metadata.is_file(), "it is no file");
-        check_writers(&metadata)?;
+        passes(&metadata)?;
         ensure!(
             metadata.len() <= most,
             "it has {} bytes, at most {most} are read",
@@ -436,7 +498,7 @@ mod tests {
         std::fs::write(second.path().join("a.wasm"), "another").unwrap();
         std::fs::write(second.path().join("d.wasm"), "d").unwrap();
         let folders = [first.path().to_owned(), second.path().to_owned()];
-        let found = look(&folders, &Rules::default());
+        let found = look(&folders, &Rules::default()).unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b", "d", "e"]);
         assert_eq!(found["a"].component, first.path().join("a.wasm"));
         assert_eq!(found["b"].lent, Some(first.path().join("b.toml")));
@@ -447,9 +509,57 @@ mod tests {
             (&b"a.wasm"[..], &None)
         );
         std::fs::write(first.path().join("b.toml"), "changed").unwrap();
-        let changed = look(&folders, &Rules::default());
+        let changed = look(&folders, &Rules::default()).unwrap();
         assert_ne!(changed["b"], found["b"]);
         assert_eq!(changed["a"], found["a"]);
+    }
+
+    #[test]
+    fn a_look_that_misses_something_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        assert!(look(&[gone], &Rules::default()).is_err());
+        for number in 0..=MOST_PLUGINS {
+            std::fs::write(folder.path().join(format!("a{number}.wasm")), "").unwrap();
+        }
+        let folders = [folder.path().to_owned()];
+        let error = look(&folders, &Rules::default()).unwrap_err();
+        assert!(format!("{error:#}").contains("too many"), "{error:#}");
+    }
+
+    #[test]
+    fn what_may_be_a_policy_is_one_when_it_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let terms = |pin: Pin| {
+            let found = look(&[folder.path().to_owned()], &Rules::default()).unwrap();
+            terms_of_refused(&Found {
+                pin,
+                ..found["a"].clone()
+            })
+        };
+        put("a.rhai", "fn start(task) {");
+        assert_eq!(terms(Pin::Free), None, "a runtime");
+        put("a.rhai", "fn review(request) {");
+        assert_eq!(terms(Pin::Free), Some(PolicyTerms::default()));
+        put("a.toml", "[policy]\nmode = \"warn\"\n");
+        assert_eq!(terms(Pin::Free).unwrap().mode, taskwright_model::Mode::Warn);
+        assert_eq!(
+            terms(Pin::Missing),
+            Some(PolicyTerms::default()),
+            "nobody vouches for it"
+        );
+        put("a.toml", "x = [");
+        assert_eq!(terms(Pin::Free), Some(PolicyTerms::default()));
+        put("a.rhai", "fn start(task) {}");
+        assert_eq!(terms(Pin::Free), None);
+        std::fs::remove_file(folder.path().join("a.rhai")).unwrap();
+        std::fs::create_dir(folder.path().join("a.rhai")).unwrap();
+        assert_eq!(
+            terms(Pin::Free),
+            Some(PolicyTerms::default()),
+            "nobody knows"
+        );
     }
 
     #[test]
@@ -473,7 +583,7 @@ mod tests {
         put("a.rhai", b"fn start(task) {}");
         put("a.toml", b"[settings]\nlevel = 3\n");
         let rules = Rules::default();
-        let look = || look(&[folder.path().to_owned()], &rules);
+        let look = || look(&[folder.path().to_owned()], &rules).unwrap();
         let read = || source("a", &look()["a"], &rules);
         let source = read().unwrap();
         assert_eq!(&*source.component, crate::builtin::SCRIPT_ENGINE);

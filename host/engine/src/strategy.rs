@@ -191,6 +191,13 @@ impl Runtimes {
         }
     }
 
+    /// Whether a plugin of this name serves.
+    #[must_use]
+    pub fn serves(&self, plugin: &str) -> bool {
+        let name = RuntimeName::parse(plugin);
+        name.is_ok_and(|name| self.plugins.read().contains_key(&name))
+    }
+
     /// A plugin is not there any more: no task begins with it, and those that did go on.
     pub fn retire(&self, plugin: &str) {
         self.refused.write().remove(plugin);

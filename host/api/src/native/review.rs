@@ -9,7 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use taskwright_control::port::Documents as _;
 use taskwright_control::request::ControlError;
-use taskwright_model::{Answer, Answered, Hold, Review, Said, Task, Verdict};
+use taskwright_model::{Answer, Answered, Hold, Review, Said, Task, TaskId, Verdict};
 
 use super::document::TaskDocuments;
 use super::dto::{EnvValues, TaskView};
@@ -230,7 +230,7 @@ impl<'a> AnsweredView<'a> {
         (status = 200, description = "The task", body = TaskView<'static>),
         (status = 403, description = "The token may not decide", body = ProblemDocument<'static>),
         (status = 404, description = "No such task", body = ProblemDocument<'static>),
-        (status = 409, description = "No policy asks anything about it", body = ProblemDocument<'static>),
+        (status = 409, description = "No policy asks anything about it, or it is not the one that was meant", body = ProblemDocument<'static>),
     )
 )]
 pub(crate) async fn approve_task(
@@ -253,7 +253,7 @@ pub(crate) async fn approve_task(
         (status = 200, description = "The task", body = TaskView<'static>),
         (status = 403, description = "The token may not decide", body = ProblemDocument<'static>),
         (status = 404, description = "No such task", body = ProblemDocument<'static>),
-        (status = 409, description = "No policy asks anything about it", body = ProblemDocument<'static>),
+        (status = 409, description = "No policy asks anything about it, or it is not the one that was meant", body = ProblemDocument<'static>),
     )
 )]
 pub(crate) async fn deny_task(
@@ -276,10 +276,10 @@ async fn decide(
     caller.require(Scope::Admin)?;
     let (head, incoming) = request.into_parts();
     let bytes = body::read(incoming, &head.headers, &state.limits, &state.room).await?;
-    let reason = reason_in(&bytes)?;
+    let (reason, id) = answer_in(&bytes)?;
     let key = key_of(&state, &name)?;
     let by = caller.name.to_string();
-    let answered = state.control.answer(key, answer, by, reason).await;
+    let answered = state.control.answer(key, id, answer, by, reason).await;
     let task = answered.map_err(|error| match error {
         ControlError::NotAsked => Problem::from(error).hint(format!(
             "`taskwright explain {name}` tells what was said about it"
@@ -290,15 +290,22 @@ async fn decide(
     Ok(tasks::answer(StatusCode::OK, &task, &caller))
 }
 
-fn reason_in(bytes: &[u8]) -> Result<String, Problem> {
+/// The reason, and which task is meant.
+fn answer_in(bytes: &[u8]) -> Result<(String, Option<TaskId>), Problem> {
     const KEY: &str = "reason";
     if bytes.trim_ascii().is_empty() {
-        return Ok(String::new());
+        return Ok((String::new(), None));
     }
     let value: Value = body::first_value(bytes)?;
     let mut problems = Problems::default();
     let object = Object::of(&value, &Path::ROOT, &mut problems);
     let reason = object.and_then(|object| object.text(KEY, &mut problems));
+    let meant = object.and_then(|object| object.text("id", &mut problems));
+    let id = meant.and_then(|text| {
+        let read = TaskId::parse(text);
+        read.map_err(|error| problems.add(&Path::ROOT.key("id"), error.to_string()))
+            .ok()
+    });
     let reason = reason.unwrap_or_default();
     if reason.len() > MOST_REASON_BYTES {
         problems.add(
@@ -310,7 +317,7 @@ fn reason_in(bytes: &[u8]) -> Result<String, Problem> {
         );
     }
     if problems.is_empty() {
-        Ok(reason.to_owned())
+        Ok((reason.to_owned(), id))
     } else {
         Err(Problem::invalid(problems.into_vec()))
     }

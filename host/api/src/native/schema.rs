@@ -174,6 +174,8 @@ pub(crate) struct StopRequest {
 pub(crate) struct AnswerRequest {
     /// For people, 4 KiB at most.
     reason: Option<String>,
+    /// The id of the task that was looked at: another one that has its name by now is not meant.
+    id: Option<String>,
 }
 
 /// A command to run inside a task.

@@ -16,6 +16,9 @@ use crate::port::{
     SpecProblem, Step, Stepped, Strategies, StrategyError, StrategyEvent, StrategyTask,
 };
 
+/// The priority of a task that no fake strategy takes.
+pub const CANNOT_RUN: i32 = -99;
+
 /// What a call to `start` does.
 #[derive(Clone, Debug, Default)]
 pub enum OnStart {
@@ -271,8 +274,16 @@ impl Strategies for FakeStrategies {
     ) -> BoxFuture<'_, Result<Vec<SpecProblem>, StrategyError>> {
         let scripts = &self.inner.lock().scripts;
         let script = scripts.get(&task.task.key.name);
-        let problems = script.map(|script| script.problems.clone());
-        Box::pin(std::future::ready(Ok(problems.unwrap_or_default())))
+        let mut problems = script
+            .map(|script| script.problems.clone())
+            .unwrap_or_default();
+        if task.task.spec.priority == CANNOT_RUN {
+            problems.push(SpecProblem {
+                field: "/priority".to_owned(),
+                message: "cannot run".to_owned(),
+            });
+        }
+        Box::pin(std::future::ready(Ok(problems)))
     }
 
     fn start(&self, task: StrategyTask) -> BoxFuture<'_, Result<Stepped, StrategyError>> {

@@ -4,6 +4,7 @@ use taskwright_model::{Answer, Hold, Mode, TaskState};
 
 use super::support::*;
 use crate::dispatcher::Config;
+use crate::fake::CANNOT_RUN;
 use crate::port::{Clock as _, OnError, PolicyScope, PolicyTerms, PolicyVerdict, StrategyEvent};
 use crate::request::{ControlError, LabelMatch, SetElement, SubmitError};
 
@@ -68,7 +69,7 @@ async fn answer(world: &FakeWorld, name: &str, answer: Answer) -> Result<(), Con
     let reason = "because".to_owned();
     let answered = world
         .control
-        .answer(task_key(name), answer, "ann".to_owned(), reason);
+        .answer(task_key(name), None, answer, "ann".to_owned(), reason);
     answered.await.map(|task| assert!(task.is_some()))
 }
 
@@ -144,6 +145,31 @@ async fn a_change_counts_for_what_comes_after_it_and_is_remembered() {
     let namespace = task.key.namespace.clone();
     let answer = world.control.set(namespace, wanted).await.unwrap();
     assert!(answer.problems.is_empty(), "{:?}", answer.problems);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_cannot_run_undoes_nobody_elses() {
+    let world = world().await;
+    let open = |order| PolicyTerms {
+        on_error: OnError::Open,
+        ..ordered(order)
+    };
+    put(&world, "capper", ordered(1), change(5));
+    put(&world, "opener", open(2), change(CANNOT_RUN));
+    let task = running(&world, "a", spec()).await;
+    assert_eq!(task.spec.priority, 5, "what the first made of it holds");
+    // The other way round: the one whose change cannot run holds the task, whoever comes after it.
+    let world = self::world().await;
+    put(&world, "box", ordered(1), change(CANNOT_RUN));
+    put(&world, "tag", open(2), change(7));
+    world.submit("a", spec()).await.unwrap();
+    settle().await;
+    let held = world.get("a").unwrap();
+    let Some(Hold::Broken { policy, .. }) = held.hold() else {
+        panic!("{:?}", held.state);
+    };
+    assert_eq!(policy, "box");
+    assert_eq!(world.strategies.starts(), []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,11 @@ use super::http::{Ask, Refused, percent_encode};
 const MOST_PER_PAGE: usize = 500;
 /// How long one wait asks the daemon to wait; longer waits are made of several.
 const ONE_WAIT: Duration = Duration::from_secs(300);
+/// A call that took so long had somebody at its other end.
+const WAS_THERE: Duration = Duration::from_millis(200);
+/// How long a daemon that went away while it was asked may take to come back.
+const RESTART_TIME: Duration = Duration::from_secs(60);
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// Which tasks to list.
 #[derive(Clone, Debug, Default)]
@@ -94,16 +99,30 @@ impl Client {
         at_most: Option<Duration>,
     ) -> anyhow::Result<Value> {
         let begun = tokio::time::Instant::now();
+        let mut away_since: Option<tokio::time::Instant> = None;
         loop {
             let left = at_most.map(|most| most.saturating_sub(begun.elapsed()));
             let now = left.unwrap_or(ONE_WAIT).min(ONE_WAIT);
             let query = format!("/wait?timeout={}", now.as_secs_f64());
             let mut ask = Ask::get(path_of(name, &query));
             ask.patience = now;
-            let task = self
-                .call(ask)
-                .await
-                .with_context(|| format!("wait for task {name}"))?;
+            let asked = tokio::time::Instant::now();
+            let task = match self.call(ask).await {
+                Ok(task) => task,
+                // A daemon that is restarted is waited for; one that never was there is told of.
+                Err(error) => {
+                    let was_there = away_since.is_some() || asked.elapsed() >= WAS_THERE;
+                    let since = *away_since.get_or_insert(asked);
+                    let refused = error.chain().any(|cause| cause.is::<Refused>());
+                    let late = left.is_some_and(|left| left <= asked.elapsed());
+                    if refused || !was_there || late || since.elapsed() >= now + RESTART_TIME {
+                        return Err(error.context(format!("wait for task {name}")));
+                    }
+                    tokio::time::sleep(RESTART_PAUSE).await;
+                    continue;
+                }
+            };
+            away_since = None;
             let over = left.is_some_and(|left| left <= now);
             if super::wire::TaskView(&task).is_ended() || over {
                 return Ok(task);
@@ -127,8 +146,12 @@ impl Client {
         name: &str,
         verb: &str,
         reason: &str,
+        id: Option<&str>,
     ) -> anyhow::Result<Value> {
-        let body = serde_json::json!({ "reason": reason });
+        let mut body = serde_json::json!({ "reason": reason });
+        if let (Some(id), Some(body)) = (id, body.as_object_mut()) {
+            body.insert("id".to_owned(), id.into());
+        }
         let ask = Ask::post(path_of(name, &format!("/{verb}")), Some(&body));
         let answer = self.call(ask).await;
         answer.with_context(|| format!("{verb} task {name}"))

@@ -30,7 +30,11 @@ pub(crate) async fn carry_out(args: SetArgs) -> anyhow::Result<Code> {
     let mut code = Code::DONE;
     for task in answer.iter().map(TaskView) {
         if let Some(problem) = task.problem() {
-            output::note(&format!("error: task {}: {problem}", task.name()));
+            output::note(&format!(
+                "error: task {}: {}",
+                task.name(),
+                output::style::tame(problem)
+            ));
             code = Code::OURS;
         }
     }

@@ -64,7 +64,9 @@ impl Colours {
 pub(crate) fn tame(text: &str) -> String {
     let mut tamed = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        // What reverses or hides text is obeyed, too.
+        let steers = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || steers {
             tamed.extend(c.escape_default());
         } else {
             tamed.push(c);

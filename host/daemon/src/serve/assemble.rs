@@ -130,7 +130,7 @@ impl Daemon {
         let (runtimes, built_in) = load_plugins(engine, config, &hosts, &places).await?;
         let mut folders = Folders::new(&config.plugins, runtimes.clone(), built_in)?;
         // Attempts that are found running may be theirs.
-        folders.load_changes().await;
+        folders.load_all().await?;
         let live = containers::live(&recovered.tasks, &units);
 
         let kept_places = places.clone();

@@ -71,6 +71,8 @@ async fn a_question_is_answered_by_approve_and_deny() {
         let waiting = &task["status"]["state"]["waiting"];
         assert!(waiting["message"].as_str().unwrap().contains("is that so?"));
         let path = format!("/tasks/{name}/{verb}");
+        let another = r#"{"id": "00000000-0000-7000-8000-00000000ffff"}"#;
+        is_problem(&api.post(&path, another).await, 409, "is another one");
         let answer = api.post(&path, r#"{"reason": "because"}"#).await;
         assert_eq!(answer.status, 200);
         let answers = &answer.json()["review"]["answers"];

@@ -141,6 +141,11 @@ impl Brought {
                 "get {place}: what it asks to be lent is not what was signed: somebody changed it"
             );
         }
+        let signed = artifact.signature.as_ref();
+        ensure!(
+            artifact.lent.is_some() || signed.is_none_or(|one| one.statement.lent.is_none()),
+            "get {place}: what it asks to be lent was signed and is not there: somebody took it away"
+        );
         Ok(Self {
             name,
             kind: artifact.kind,

@@ -70,7 +70,7 @@ struct Line {
 pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<Code> {
     let place = args.place.settle()?;
     let lock = read_lock(&place.folder).exit_with(Code::PROBLEM)?;
-    let there = folder::plugins_in(&place.folder);
+    let there = folder::plugins_in(&place.folder)?;
     let locked = lock.iter().map(|(name, _)| name.to_string());
     let names: BTreeSet<String> = there.keys().cloned().chain(locked).collect();
     let lines: Vec<Line> = names
@@ -211,7 +211,7 @@ pub(super) async fn write(args: LockArgs) -> anyhow::Result<Code> {
     let place = args.place.settle()?;
     let held = place.hold().await?;
     let mut lock = read_lock(&place.folder).exit_with(Code::PROBLEM)?;
-    let there = folder::plugins_in(&place.folder);
+    let there = folder::plugins_in(&place.folder)?;
     let names = match args.names.as_slice() {
         [] => {
             let locked: Vec<RuntimeName> = lock.iter().map(|(name, _)| name.clone()).collect();
