@@ -12,9 +12,8 @@ use serde_json::value::RawValue;
 use taskwright_control::port::{Documents, FeedEntry};
 use taskwright_model::{Namespace, TaskKey, TaskName, TaskSpec, Work};
 
-use super::dto::{
-    EnvValues, LimitsView, ProcessView, ResourcesView, RetryView, UserView, is_false,
-};
+use super::bounds::{LimitsView, ResourcesView, RetryView, UserView, is_false};
+use super::dto::{EnvValues, ProcessView};
 use super::events::EventView;
 use super::field::Path;
 use super::parse::{self, CONTAINER, POD_TEMPLATE};

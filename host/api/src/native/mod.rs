@@ -9,6 +9,7 @@
 //! | `places` | where a submitter wrote what a problem is about |
 //! | `status` | what the contract calls a task's state |
 //! | `dto` | a task as it is answered |
+//! | `bounds` | what it may use, how often it is tried, as whom it runs |
 //! | `document` | a task as policies see it |
 //! | `review` | what policies and people said about it |
 //! | `tasks` | create, get, delete, wait, stop |
@@ -20,6 +21,7 @@
 //! | `operator` | probes, metrics, version |
 //! | `schema` | bodies as the OpenAPI document describes them |
 
+mod bounds;
 pub(crate) mod confinement;
 pub(crate) mod document;
 pub(crate) mod dto;

@@ -122,7 +122,7 @@ pub(super) async fn connect(
         .commit()
         .await
         .map_err(|error| server(detail(&error)))?;
-    let now = server_time(&**client)
+    let now = server_time(&client)
         .await
         .map_err(|error| server(detail(&error)))?;
     let clock = Arc::new(SteadyClock::starting_at(now));
