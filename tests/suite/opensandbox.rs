@@ -91,8 +91,11 @@ fn the_guides_set_of_two_tasks_works_as_written() {
 fn health_is_told_as_in_the_guide() {
     let daemon = Daemon::start();
     let client = daemon.client();
-    let healthy = client.get("/health").expect(200);
+    let healthy = client.get("/opensandbox/health").expect(200);
     assert_eq!(healthy.json(), json!({"status": "healthy"}));
+    // At the root clients of other systems look for more beside it.
+    let healthy = client.get("/health").expect(200);
+    assert_eq!(healthy.json()["status"], "healthy");
     assert_eq!(
         client.get("/getTasks").expect(200).body,
         b"[]\n",
