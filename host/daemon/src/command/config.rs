@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
+use taskwright_store::queue::without_password;
 
 use crate::exit::Code;
 use crate::output::style::Colours;
@@ -11,7 +12,6 @@ use crate::output::table::Table;
 use crate::output::{self, Format};
 use crate::settings::config::Config;
 use crate::settings::flags::Flags;
-use crate::settings::queue::without_password;
 use crate::settings::table::Value;
 use crate::settings::{self, Resolved, Settings, Source, Sources};
 use crate::units::human_duration;

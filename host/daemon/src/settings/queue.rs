@@ -81,23 +81,11 @@ fn postgres_address(text: &str) -> Option<String> {
     matches!(plain, "postgres" | "postgresql").then(|| format!("postgres://{rest}"))
 }
 
-/// An address without its password, for people.
-pub(crate) fn without_password(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else {
-        return address.to_owned();
-    };
-    match rest.rsplit_once('@') {
-        Some((who, place)) => {
-            let user = who.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{place}")
-        }
-        None => address.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     //! Addresses as they are written elsewhere.
+    use taskwright_store::queue::without_password;
+
     use super::*;
 
     #[test]

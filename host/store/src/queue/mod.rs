@@ -40,6 +40,7 @@ use taskwright_queue::{
 use tokio::sync::broadcast;
 
 pub use clock::QueueClock;
+pub use postgres::without_password;
 
 use ops::{callbacks, claims, conversations, ends, logs, sweep, tasks, totals, workers};
 use sql::{OpError, Operation};
@@ -230,6 +231,16 @@ impl<E: Engine> SqlQueue<E> {
         (self.tell)(notice);
     }
 
+    /// Tells of tasks that were taken from their worker and may wait for another.
+    fn released(&self, tasks: &[TaskId]) {
+        for task in tasks {
+            self.notice(Notice::Task(*task));
+        }
+        if !tasks.is_empty() {
+            self.notice(Notice::Work);
+        }
+    }
+
     /// Tells of a change of a task.
     fn changed(&self, task: &QueuedTask) {
         self.notice(Notice::Task(task.id));
@@ -296,12 +307,7 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
                     now: self.now(),
                 })
                 .await?;
-            for task in &registered.released {
-                self.notice(Notice::Task(*task));
-            }
-            if !registered.released.is_empty() {
-                self.notice(Notice::Work);
-            }
+            self.released(&registered.released);
             Ok(registered)
         })
     }
@@ -330,12 +336,7 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
                     now: self.now(),
                 })
                 .await?;
-            for task in &released {
-                self.notice(Notice::Task(*task));
-            }
-            if !released.is_empty() {
-                self.notice(Notice::Work);
-            }
+            self.released(&released);
             Ok(released)
         })
     }
@@ -376,13 +377,10 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
     fn sweep(&self) -> Answer<'_, Swept> {
         Box::pin(async move {
             let swept = self.run(sweep::Sweep { now: self.now() }).await?;
-            let ended = swept.timed_out.iter().chain(&swept.failed);
-            for task in ended.chain(&swept.requeued) {
+            for task in swept.timed_out.iter().chain(&swept.failed) {
                 self.notice(Notice::Task(*task));
             }
-            if !swept.requeued.is_empty() {
-                self.notice(Notice::Work);
-            }
+            self.released(&swept.requeued);
             Ok(swept)
         })
     }

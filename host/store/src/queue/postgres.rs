@@ -69,7 +69,7 @@ pub(super) async fn connect(
         address
             .parse()
             .map_err(|error: tokio_postgres::Error| OpenQueueError::Address {
-                text: without_password(address),
+                text: without_password(address).chars().take(200).collect(),
                 message: detail(&error),
             })?;
     let place = place(&config);
@@ -351,19 +351,18 @@ fn place(config: &tokio_postgres::Config) -> String {
     format!("{host}:{port}/{database}")
 }
 
-/// An address without the password in it.
-fn without_password(address: &str) -> String {
-    let shown: String = address.chars().take(200).collect();
-    match (shown.find("://"), shown.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            let (before, after) = (shown.get(..scheme + 3), shown.get(at..));
-            format!(
-                "{}...{}",
-                before.unwrap_or_default(),
-                after.unwrap_or_default()
-            )
+/// An address of a server without its password, for people.
+#[must_use]
+pub fn without_password(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else {
+        return address.to_owned();
+    };
+    match rest.rsplit_once('@') {
+        Some((who, place)) => {
+            let user = who.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:***@{place}")
         }
-        _ => shown,
+        None => address.to_owned(),
     }
 }
 

@@ -96,7 +96,7 @@ impl SqliteEngine {
     }
 
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, OpError> {
-        let readers = self.readers.clone();
+        let readers = &self.readers;
         let away = |message: &str| {
             OpError::Sql(SqlError {
                 kind: SqlFault::Away,
@@ -106,7 +106,7 @@ impl SqliteEngine {
         let Ok(_place) = readers.places.acquire().await else {
             return Err(away("the readers are gone"));
         };
-        let reading = self.readers.clone();
+        let reading = readers.clone();
         let read = tokio::task::spawn_blocking(move || {
             // A place is held, so a connection is free.
             let free = reading.connections.iter().find_map(Mutex::try_lock);

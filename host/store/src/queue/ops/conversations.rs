@@ -6,7 +6,7 @@ use taskwright_queue::port::StoreError;
 use taskwright_queue::{Conversation, ConversationId, Json, Message, NewConversation, Role};
 
 use super::ends::signed;
-use super::locked;
+use super::{conditions, locked, tasks};
 use crate::queue::rows::{self, conversation_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
@@ -23,10 +23,7 @@ impl Operation for Begin {
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Conversation, OpError> {
         let new = &self.conversation;
         let task = new.task.to_string();
-        let known = "SELECT 1 FROM queue_tasks WHERE id = ?1";
-        if sql.row(known, &[(&task).into()]).await?.is_none() {
-            return Err(StoreError::NoSuchTask(new.task).into());
-        }
+        tasks::must_exist(sql, new.task).await?;
         let row = sql
             .row(
                 concat!(
@@ -259,22 +256,11 @@ impl Operation for List {
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
         let query = &self.0;
         let task = query.task.map(|task| task.to_string());
-        let mut conditions = String::new();
-        let mut values: Vec<Value<'_>> = Vec::new();
         let wanted = [
             ("task_id", task.as_deref()),
             ("model_name", query.model_name.as_deref()),
         ];
-        for (column, value) in wanted {
-            let Some(value) = value else { continue };
-            values.push(value.into());
-            let joint = if conditions.is_empty() {
-                "WHERE"
-            } else {
-                "AND"
-            };
-            conditions.push_str(&format!(" {joint} {column} = ?{}", values.len()));
-        }
+        let (conditions, mut values) = conditions(&wanted);
         let count = format!("SELECT count(*) FROM queue_conversations{conditions}");
         let total = match sql.row(&count, &values).await? {
             Some(mut row) => row.count(0)?,

@@ -5,6 +5,7 @@ use taskwright_queue::log::LogQuery;
 use taskwright_queue::port::StoreError;
 use taskwright_queue::{LogEntry, LogLevel, NewLogEntry};
 
+use super::tasks;
 use crate::queue::rows;
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
@@ -62,10 +63,7 @@ impl Operation for Append {
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<u64, OpError> {
         let id = self.task.to_string();
-        let known = "SELECT 1 FROM queue_tasks WHERE id = ?1";
-        if sql.row(known, &[(&id).into()]).await?.is_none() {
-            return Err(StoreError::NoSuchTask(self.task).into());
-        }
+        tasks::must_exist(sql, self.task).await?;
         let many = i64::try_from(self.lines.len()).unwrap_or(i64::MAX);
         if many == 0 {
             return Ok(0);
@@ -152,10 +150,7 @@ impl Operation for Read {
             most,
         } = self.0;
         let id = task.to_string();
-        let known = "SELECT 1 FROM queue_tasks WHERE id = ?1";
-        if sql.row(known, &[(&id).into()]).await?.is_none() {
-            return Err(StoreError::NoSuchTask(task).into());
-        }
+        tasks::must_exist(sql, task).await?;
         let mut statement = "SELECT sequence, at, level, message, context FROM queue_logs \
                              WHERE task_id = ?1"
             .to_owned();

@@ -21,6 +21,22 @@ pub(super) mod tasks;
 pub(super) mod totals;
 pub(super) mod workers;
 
+use super::sql::Value;
+
+/// The conditions of a list: each column that has to have a value, with the values beside them in
+/// the order of their numbers.
+pub(super) fn conditions<'a>(wanted: &[(&str, Option<&'a str>)]) -> (String, Vec<Value<'a>>) {
+    let mut text = String::new();
+    let mut values = Vec::new();
+    for (column, value) in wanted {
+        let Some(value) = *value else { continue };
+        values.push(value.into());
+        let joint = if text.is_empty() { "WHERE" } else { "AND" };
+        text.push_str(&format!(" {joint} {column} = ?{}", values.len()));
+    }
+    (text, values)
+}
+
 /// The text of a statement, and what locks its rows in PostgreSQL against others.
 pub(super) fn locked<S: super::sql::Sql>(sql: &str, lock: &str) -> String {
     if S::POSTGRES {

@@ -6,7 +6,7 @@ use taskwright_queue::task::Tries;
 use taskwright_queue::{Attempt, AttemptEnd, Cause, LogLevel, NewTask, QueuedTask, TaskStatus};
 
 use super::ends::{self, Ending};
-use super::{locked, logs, totals};
+use super::{conditions, locked, logs, totals};
 use crate::queue::rows::{self, task_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
@@ -151,6 +151,15 @@ pub(super) async fn read<S: Sql>(sql: &mut S, id: TaskId) -> Result<Option<Queue
     Ok(row.map(rows::task).transpose()?)
 }
 
+/// Refuses what is about a task that is not there.
+pub(super) async fn must_exist<S: Sql>(sql: &mut S, id: TaskId) -> Result<(), OpError> {
+    let known = "SELECT 1 FROM queue_tasks WHERE id = ?1";
+    match sql.row(known, &[(&id.to_string()).into()]).await? {
+        Some(_) => Ok(()),
+        None => Err(StoreError::NoSuchTask(id).into()),
+    }
+}
+
 /// One task that is about to be changed.
 pub(super) async fn read_locked<S: Sql>(
     sql: &mut S,
@@ -211,8 +220,6 @@ impl Operation for List {
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<TaskPage, OpError> {
         let query = &self.0;
-        let mut conditions = String::new();
-        let mut values: Vec<Value<'_>> = Vec::new();
         let wanted = [
             ("status", query.status.map(TaskStatus::word)),
             (
@@ -224,16 +231,7 @@ impl Operation for List {
                 query.worker.as_ref().map(|worker| worker.as_str()),
             ),
         ];
-        for (column, value) in wanted {
-            let Some(value) = value else { continue };
-            values.push(value.into());
-            let joint = if conditions.is_empty() {
-                "WHERE"
-            } else {
-                "AND"
-            };
-            conditions.push_str(&format!(" {joint} {column} = ?{}", values.len()));
-        }
+        let (conditions, mut values) = conditions(&wanted);
         let total = if query.count {
             Some(count(sql, query, &conditions, &values).await?)
         } else {

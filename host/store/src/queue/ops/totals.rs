@@ -94,16 +94,10 @@ async fn sums<S: Sql>(sql: &mut S) -> Result<Sums, OpError> {
             sums.ran_completed = row.real(3)?.unwrap_or_default();
         }
     }
-    let running = "SELECT count(*), coalesce(sum((started_at - created_at) / 1000.0), 0) \
+    let running = "SELECT count(*), \
+                   CAST(coalesce(sum((started_at - created_at) / 1000.0), 0) AS DOUBLE PRECISION) \
                    FROM queue_tasks WHERE status = 'running'";
-    let running = if S::POSTGRES {
-        running
-            .replace("coalesce(sum", "CAST(coalesce(sum")
-            .replace(", 0) ", ", 0) AS DOUBLE PRECISION) ")
-    } else {
-        running.to_owned()
-    };
-    if let Some(mut row) = sql.row(&running, &[]).await? {
+    if let Some(mut row) = sql.row(running, &[]).await? {
         sums.counts.running = row.count(0)?;
         sums.waited_running = row.real(1)?.unwrap_or_default();
     }
