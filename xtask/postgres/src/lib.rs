@@ -5,7 +5,6 @@
 //! end of its input, of which the test program holds the other end for as long as it
 //! lives, however it dies.
 
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
@@ -111,24 +110,26 @@ impl Server {
             .spawn()
             .context("start the server's watcher")?;
         let hold = watcher.stdin.take().context("hold the server's watcher")?;
-        let begun = Instant::now();
-        while UnixStream::connect(socket.join(".s.PGSQL.5432")).is_err() {
-            if let Some(ended) = watcher.try_wait()? {
-                bail!("the server ended with {ended}");
-            }
-            let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
-            ensure!(
-                begun.elapsed() < START_TIME,
-                "the server did not start: {log}"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Self {
+        let server = Self {
             programs,
             directory,
             databases: AtomicU64::new(0),
             _hold: hold,
-        })
+        };
+        let begun = Instant::now();
+        // It listens before it serves: only an answer says that it is ready.
+        while let Err(error) = server.sql("postgres", "SELECT 1") {
+            if let Some(ended) = watcher.try_wait()? {
+                bail!("the server ended with {ended}");
+            }
+            let log = std::fs::read_to_string(server.directory.join("log")).unwrap_or_default();
+            ensure!(
+                begun.elapsed() < START_TIME,
+                "the server did not start: {error:#}; its log: {log}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
     }
 
     /// Makes a new, empty database; answers its address.
