@@ -34,10 +34,11 @@ pub(crate) fn test(words: &[String]) -> Result<()> {
         _ => bail!("usage: cargo xtask test [--quick]"),
     };
     check::check()?;
-    // The end-to-end suite runs the real binary.
+    // The end-to-end suite runs the real binary. With the features of the whole workspace, as the
+    // tests below: otherwise Wasmtime would be compiled twice.
     step(
         "build the daemon",
-        &mut cargo(&["build", "--package", "taskwright", "--locked"]),
+        &mut cargo(&["build", "--workspace", "--bin", "taskwright", "--locked"]),
     )?;
     step(
         "tests of the plugins",
