@@ -58,6 +58,7 @@ mod restart;
 mod scripts;
 mod sidecar;
 mod tessia;
+mod workers;
 
 use std::path::{Path, PathBuf};
 

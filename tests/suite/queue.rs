@@ -102,6 +102,15 @@ fn the_api_documents_examples_work_as_written() {
         on("curl http://localhost:8000/health")["queue"]["pending"],
         0
     );
+    let scaled = on(
+        r#"curl -X POST http://localhost:8000/api/v1/workers/internal/scale \
+  -H "Content-Type: application/json" \
+  -d '{"num_workers": 5}'"#,
+    );
+    assert_eq!(
+        (&scaled["previous_count"], &scaled["new_count"]),
+        (&json!(3), &json!(5))
+    );
     // The readme's.
     let submitted = on(r#"curl -X POST http://localhost:8000/api/v1/tasks \
      -H "Content-Type: application/json" \

@@ -8,13 +8,14 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use crate::shell::root;
 
 /// Each crate of the house, and which others it may import.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("native", &[]),
     ("capability", &["model"]),
     ("control", &["model"]),
     ("queue", &["model"]),
     ("store", &["control", "queue", "model"]),
+    ("worker", &["control", "queue", "model"]),
     ("engine", &["control", "capability", "model"]),
     ("supervisor", &["native", "capability", "model"]),
     ("cri", &["capability", "model"]),
@@ -26,6 +27,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "api",
             "control",
             "queue",
+            "worker",
             "store",
             "engine",
             "supervisor",

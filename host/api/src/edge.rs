@@ -335,7 +335,7 @@ const TESSIA: [&str; 6] = [
     "/v1/tasks/{task_id}/output",
 ];
 /// Those of AIOpsLab's dialect.
-const AIOPSLAB: [&str; 21] = [
+const AIOPSLAB: [&str; 25] = [
     "/api/v1/tasks",
     "/api/v1/tasks/stats",
     "/api/v1/tasks/{task_id}",
@@ -343,6 +343,10 @@ const AIOPSLAB: [&str; 21] = [
     "/api/v1/tasks/{task_id}/logs",
     "/api/v1/workers",
     "/api/v1/workers/register",
+    "/api/v1/workers/internal/status",
+    "/api/v1/workers/internal/scale",
+    "/api/v1/workers/internal/start",
+    "/api/v1/workers/internal/stop",
     "/api/v1/workers/{worker_id}",
     "/api/v1/workers/{worker_id}/heartbeat",
     "/api/v1/workers/{worker_id}/claim",

@@ -118,6 +118,7 @@ pub(crate) async fn api_with(config: Config, auth: AuthConfig) -> Api {
     let router = crate::router(ApiState {
         control: running.control,
         queue,
+        workers: Arc::new(taskwright_queue::pool::NoWorkers),
         auth,
         version: VersionInfo {
             version: "0.0.0-test".into(),

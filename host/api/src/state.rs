@@ -6,6 +6,7 @@ use std::time::Duration;
 use taskwright_control::Control;
 use taskwright_model::{Namespace, TaskKey, TaskName};
 use taskwright_queue::Queue;
+use taskwright_queue::pool::InternalWorkers;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::AuthConfig;
@@ -19,6 +20,8 @@ pub struct ApiState {
     pub control: Control,
     /// Tasks that wait for workers.
     pub queue: Queue,
+    /// The workers of this daemon.
+    pub workers: Arc<dyn InternalWorkers>,
     /// Who may do what.
     pub auth: AuthConfig,
     /// What `/version` shows.

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::client::{Client, Server};
 use crate::command::{
     answer, completion, config, delete, doctor, exec, explain, get, list, logs, plugin, policy,
-    run, serve, set, stop, submit, version, wait,
+    run, serve, set, stop, submit, version, wait, worker,
 };
 use crate::env;
 use crate::failure::Advise as _;
@@ -35,6 +35,8 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Start the daemon
     Serve(serve::ServeArgs),
+    /// Take tasks from a queue elsewhere and run them on this machine
+    Worker(worker::WorkerArgs),
     /// Run a command as a task, follow its output, and end with its exit code
     Run(run::RunArgs),
     /// Hand a task to the daemon and return

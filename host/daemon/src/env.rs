@@ -97,6 +97,14 @@ pub(crate) const DEFAULT_MAX_STEPS: &str = "DEFAULT_MAX_STEPS";
 pub(crate) const DEFAULT_PRIORITY: &str = "DEFAULT_PRIORITY";
 /// The model of a queued task's agent.
 pub(crate) const DEFAULT_AGENT_MODEL: &str = "DEFAULT_AGENT_MODEL";
+/// How many workers of its queue a daemon has itself.
+pub(crate) const NUM_INTERNAL_WORKERS: &str = "NUM_INTERNAL_WORKERS";
+/// Whether they work from the start.
+pub(crate) const AUTO_START_WORKERS: &str = "AUTO_START_WORKERS";
+/// How long they pause after a claim that could not be made, in seconds.
+pub(crate) const WORKER_POLL_INTERVAL: &str = "WORKER_POLL_INTERVAL";
+/// The queue of `taskwright worker`.
+pub(crate) const API_URL: &str = "API_URL";
 /// How often a queued task may lose its worker.
 pub(crate) const QUEUE_LOST_ATTEMPTS: &str = "TASKWRIGHT_QUEUE_LOST_ATTEMPTS";
 /// How many queued tasks wait or run.

@@ -61,6 +61,9 @@ pub struct Containers {
     pub host: Arc<dyn ContainerHost>,
     /// The paths of the host that may be mounted, each exactly so.
     pub host_paths: Vec<PathBuf>,
+    /// A directory that nobody but the daemon can write in: what lies directly in it may be
+    /// mounted, too.
+    pub host_folders: Option<PathBuf>,
     /// Whether they may use the machine's own network.
     pub host_network: bool,
     /// Whether the runtime has a handler for sandboxes with a loopback and no other network.

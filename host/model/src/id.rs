@@ -196,6 +196,12 @@ impl Namespace {
     pub fn tessia() -> Self {
         Self("tessia".into())
     }
+
+    /// The namespace of what workers of the queue run on this machine.
+    #[must_use]
+    pub fn queue() -> Self {
+        Self("queue".into())
+    }
 }
 
 /// What identifies a task for ever: names are used again, ids are not.

@@ -13,6 +13,7 @@
 //! | [`conversation`] | what was said between a model and the world |
 //! | [`stats`] | sums over the queue |
 //! | [`port`] | what a store does, one whole operation at a time |
+//! | [`pool`] | the workers inside a daemon, as its API sees them |
 //! | [`service`] | the front: waiting claims, time limits, lost workers |
 //!
 //! No HTTP, no SQL, no clock of its own: times come from the store, because
@@ -21,6 +22,7 @@
 pub mod conversation;
 pub mod json;
 pub mod log;
+pub mod pool;
 pub mod port;
 pub mod service;
 pub mod stats;

@@ -127,7 +127,24 @@ pub struct NewWorker {
     pub metadata: Json,
     /// How long it may be silent.
     pub lease: Duration,
+    /// What it knows of an earlier life.
+    pub entry: Entry,
 }
+
+/// What a worker that registers knows of an earlier life under its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing: tasks that are held under this name are taken from it.
+    Anew,
+    /// All of it: what is held under this name stays with it.
+    Resumed,
+    /// There may be none: a name that is in use is refused. One that was not heard of for
+    /// [`NAME_KEPT`] is in use no more.
+    Fresh,
+}
+
+/// How long the name of a worker that is silent is kept from others.
+pub const NAME_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// What a registration found.
 #[derive(Clone, Debug)]

@@ -15,11 +15,13 @@
 //! | `tasks` | create, list, get, cancel |
 //! | `logs` | the lines of a task |
 //! | `workers` | register, hear, claim, report |
+//! | `internal` | the workers inside this daemon |
 //! | `conversations` | what was said between a model and the world |
 //! | `health` | health, readiness, sums |
 
 mod conversations;
 mod health;
+mod internal;
 mod logs;
 mod read;
 mod shape;
@@ -59,6 +61,10 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tasks::cancel_task))
         .routes(routes!(logs::task_logs, logs::append_logs))
         .routes(routes!(workers::register))
+        .routes(routes!(internal::status))
+        .routes(routes!(internal::scale))
+        .routes(routes!(internal::start))
+        .routes(routes!(internal::stop))
         .routes(routes!(workers::list_workers))
         .routes(routes!(workers::get_worker, workers::deregister))
         .routes(routes!(workers::heartbeat))

@@ -265,6 +265,9 @@ pub(super) struct WorkerView<'a> {
     metadata: Raw<'a>,
     tasks_completed: u64,
     tasks_failed: u64,
+    /// How often it registered. Another number than the one it was answered tells a worker that
+    /// somebody else goes by its id.
+    registrations: u64,
     /// Of a heartbeat: that it was heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'static str>,
@@ -292,6 +295,7 @@ impl<'a> WorkerView<'a> {
             metadata: Raw(&worker.metadata),
             tasks_completed: worker.completed,
             tasks_failed: worker.failed,
+            registrations: worker.revision,
             message: None,
             timestamp: None,
             cancelled: None,

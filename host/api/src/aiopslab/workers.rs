@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::extract::{Path as UrlPath, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use taskwright_model::TaskId;
-use taskwright_queue::port::{NewWorker, Report, ReportedEnd, StoreError};
+use taskwright_queue::port::{Entry, NewWorker, Report, ReportedEnd, StoreError};
 use taskwright_queue::worker::Problems;
 use taskwright_queue::{Capabilities, Cause, Json, WorkerStatus};
 
@@ -47,21 +47,31 @@ pub(super) struct WorkerRequest {
     /// What else is worth knowing of it.
     #[schema(value_type = Object)]
     metadata: (),
+    /// Whether it knows of the tasks that it holds, and keeps them; false by default.
+    resume: Option<bool>,
 }
 
 /// Register a worker, or anew.
 ///
 /// One that is known keeps its counters; tasks that it held are taken from it, because whoever
-/// registers does not know of them.
+/// registers does not know of them, unless it says `resume`. With `If-None-Match: *` an id that
+/// another worker has is refused.
 #[utoipa::path(
     post, path = "/api/v1/workers/register", tag = "workers", request_body = WorkerRequest,
     responses(
         (status = 201, description = "It is on record", body = WorkerView<'static>),
+        (status = 412, description = "With `If-None-Match: *`: another worker has the id", body = ErrorView<'static>),
         (status = 422, description = "Not a worker", body = ErrorView<'static>),
     )
 )]
 pub(super) async fn register(State(state): Shared, request: Request) -> Result<Response, Problem> {
+    let fresh = is_fresh(request.headers());
     let body = read::needed_object(&state, request).await?;
+    let resumed = match read::field(&body, "resume") {
+        None => false,
+        Some(Value::Bool(resumed)) => *resumed,
+        Some(_) => return Err(read::wrong("/resume", "must be true or false")),
+    };
     // The older design calls it `id`.
     let id = read::field(&body, "worker_id").or_else(|| read::field(&body, "id"));
     let id = match id {
@@ -80,10 +90,31 @@ pub(super) async fn register(State(state): Shared, request: Request) -> Result<R
         capabilities: abilities(capabilities).map_err(one)?,
         metadata: document(metadata, "/metadata").map_err(one)?,
         lease: state.queue.config().heartbeat_timeout,
+        entry: match (fresh, resumed) {
+            (true, _) => Entry::Fresh,
+            (false, true) => Entry::Resumed,
+            (false, false) => Entry::Anew,
+        },
     };
-    let registered = state.queue.register(worker).await?;
+    let registered = state
+        .queue
+        .register(worker)
+        .await
+        .map_err(|error| match error {
+            // RFC 9110, 13.1.2.
+            StoreError::Conflict(message) if fresh => {
+                Problem::new(StatusCode::PRECONDITION_FAILED, message)
+            }
+            other => other.into(),
+        })?;
     let view = WorkerView::of(&registered.worker, state.queue.now());
     Ok(json(StatusCode::CREATED, &view))
+}
+
+/// `If-None-Match: *`: only if there is none (RFC 9110, 13.1.2).
+fn is_fresh(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::IF_NONE_MATCH);
+    value.is_some_and(|value| value.as_bytes().trim_ascii() == b"*")
 }
 
 fn document(object: Map<String, Value>, at: &str) -> Result<Json, FieldProblem> {

@@ -24,6 +24,7 @@ pub(crate) mod stop;
 pub(crate) mod submit;
 pub(crate) mod version;
 pub(crate) mod wait;
+pub(crate) mod worker;
 
 use anyhow::Context as _;
 
@@ -38,6 +39,7 @@ use crate::failure;
 pub(crate) fn carry_out(verb: Verb) -> anyhow::Result<Code> {
     match verb {
         Verb::Serve(args) => serve::carry_out(&args),
+        Verb::Worker(args) => worker::carry_out(&args),
         Verb::Run(args) => run::carry_out(args),
         Verb::Submit(args) => asking(submit::carry_out(args)),
         Verb::List(args) => asking(list::carry_out(args)),

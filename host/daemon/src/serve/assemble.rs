@@ -23,6 +23,8 @@ use taskwright_queue::Queue;
 use taskwright_store::queue::{open_postgres, open_sqlite};
 use taskwright_store::{Options, SqliteFeedHistory, SqliteJournal, Store};
 use taskwright_supervisor::{OutputReader, SupervisorClient, SupervisorConfig};
+use taskwright_worker::direct::Direct;
+use taskwright_worker::{Pool, Runs};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +42,7 @@ use super::outputs::TaskOutputs;
 use super::places::Places;
 use super::tessia::{self, Homes};
 use super::units::{TaskUnits, blocking, report};
+use super::workers;
 use crate::builtin::{self, Builtin};
 use crate::failure::Advise as _;
 use crate::folder::{Folders, Replaced};
@@ -126,6 +129,7 @@ impl Daemon {
             supervisor: supervisor.clone(),
             containers: cri.clone(),
             units: units.clone(),
+            work: data_dir.work(),
         };
         let (runtimes, built_in) = load_plugins(engine, config, &hosts, &places).await?;
         let mut folders = Folders::new(&config.plugins, runtimes.clone(), built_in)?;
@@ -197,9 +201,20 @@ impl Daemon {
         if let Some(host) = cri {
             helpers.spawn(containers::sweep(host, units, live));
         }
+        let work = &config.queue.workers;
+        let (setup, names) = workers::setup(
+            work,
+            config.queue.config.heartbeat_timeout,
+            Arc::new(Direct::new(queue.clone())),
+            workers::runs(running.control.clone(), &data_dir, config.max_body),
+            &data_dir,
+        );
+        let pool = Pool::new(&setup, work.count, work.start);
+        helpers.spawn(pool.clone().keep(setup, names));
         let api = ApiState {
             control: running.control.clone(),
             queue,
+            workers: Arc::new(pool),
             auth: AuthConfig::with_tokens(tokens(config)?),
             version: version_info(),
             metrics: surroundings.metrics,
@@ -252,6 +267,16 @@ impl Daemon {
     /// Where its records are.
     pub(crate) fn data_dir(&self) -> &Path {
         self.data_dir.root()
+    }
+
+    /// What this machine runs for workers.
+    pub(crate) fn runs(&self, largest_result: usize) -> Runs {
+        workers::runs(self.control().clone(), &self.data_dir, largest_result)
+    }
+
+    /// The ids of this machine's workers.
+    pub(crate) fn worker_ids(&self) -> PathBuf {
+        self.data_dir.worker_ids()
     }
 
     /// How many tasks are on record.
@@ -339,6 +364,8 @@ struct Hosts {
     supervisor: Arc<SupervisorClient>,
     containers: Option<Arc<CriHost>>,
     units: Arc<TaskUnits>,
+    /// Where tasks of the queue that run here have their folders.
+    work: PathBuf,
 }
 
 async fn load_plugins(
@@ -359,6 +386,7 @@ async fn load_plugins(
                 units: hosts.units.clone(),
             }),
             host_paths: allowed.host_paths.clone(),
+            host_folders: Some(hosts.work.clone()),
             host_network: allowed.host_network,
             loopback: allowed.loopback_handler.is_some(),
             privileged: allowed.privileged,

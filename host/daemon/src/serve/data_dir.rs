@@ -3,9 +3,11 @@
 //! ```text
 //! <data-dir>/                    0755, as the reference executor makes it
 //!   <task>/stdout.log, ...       each task's own, owner-only
+//!   .taskwright-work/            0711: a folder for each task of the queue that runs here
 //!   .taskwright/                 0700: ours alone; no task can have a name like that
 //!     store.db, lock, ...        the store
 //!     queue.db                   tasks that wait for workers
+//!     worker-ids                 ids of this daemon's workers
 //!     supervisor/                the supervisor's log and socket
 //!     tasks/<namespace>/<task>/  the same of tasks of other dialects
 //!     cache/                     compiled plugins
@@ -51,6 +53,17 @@ impl DataDir {
     /// The directory itself, absolute.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where tasks of the queue that run here have their folders. Not in our own part: they may
+    /// run as other users.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.root.join(".taskwright-work")
+    }
+
+    /// The ids of this daemon's workers.
+    pub(crate) fn worker_ids(&self) -> PathBuf {
+        self.own().join("worker-ids")
     }
 
     /// Our own part of it.

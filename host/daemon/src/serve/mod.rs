@@ -8,6 +8,7 @@
 //! | [`units`], [`outputs`], [`clock`] | ports of the loop over what there is |
 //! | [`default_runtime`] | sidecar mode: whom commands belong to |
 //! | [`tessia`], [`left`] | files of the Tessia task runner, ours and those of another |
+//! | [`workers`] | the workers of this daemon |
 //! | [`compile`] | plugins are compiled in a child process |
 //! | [`telemetry`], [`metrics`], [`systemd`] | what operators see |
 //! | [`local`] | a daemon for one `run --local` |
@@ -33,6 +34,7 @@ pub(crate) mod telemetry;
 mod tessia;
 mod under_way;
 pub(crate) mod units;
+pub(crate) mod workers;
 
 use std::sync::Arc;
 

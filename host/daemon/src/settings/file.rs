@@ -7,11 +7,13 @@ use std::borrow::Cow;
 
 use taskwright_api::Scope;
 use taskwright_package::TrustedKey;
+use taskwright_worker::Template;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys;
 use super::table::{SETTINGS, Setting, Value};
+use super::templates;
 use super::tokens::TokenEntry;
 
 /// What a file says.
@@ -23,6 +25,8 @@ pub(crate) struct FileLayer {
     pub(crate) tokens: Vec<TokenEntry>,
     /// `[[plugins.trusted-keys]]`.
     pub(crate) trusted_keys: Vec<TrustedKey>,
+    /// `[[queue.templates]]`.
+    pub(crate) templates: Vec<Template>,
     /// What is wrong with it, in order of lines.
     pub(crate) problems: Vec<FileProblem>,
 }
@@ -86,6 +90,8 @@ impl Reader<'_> {
                 self.tokens(value);
             } else if path == keys::KEY {
                 self.trusted_keys(value);
+            } else if path == templates::KEY {
+                self.templates(value);
             } else if let Some(setting) = super::table::by_key(&path) {
                 self.setting(setting, value);
             } else if let (true, DeValue::Table(inner)) = (is_section(&path), value.get_ref()) {
@@ -131,6 +137,15 @@ impl Reader<'_> {
         self.layer.trusted_keys = keys;
         for problem in problems {
             self.problem(problem.at, problem.message, problem.hint);
+        }
+    }
+
+    fn templates(&mut self, value: &Spanned<DeValue<'_>>) {
+        let (templates, problems) = templates::read(value);
+        self.layer.templates = templates;
+        for problem in problems {
+            let line = self.line(problem.at);
+            self.layer.problems.push(problem.on(line));
         }
     }
 
@@ -222,7 +237,7 @@ fn nearest(path: &str) -> Option<&'static str> {
                 .find(|setting| setting.flag == dashed)
                 .map(|found| found.key)
         })
-        .or_else(|| closest(path, all().chain([TOKENS, keys::KEY])))
+        .or_else(|| closest(path, all().chain([TOKENS, keys::KEY, templates::KEY])))
 }
 
 /// The candidate most like `word`, if one is like it at all.

@@ -8,6 +8,7 @@
 //! | [`tokens`] | the tokens that the API accepts |
 //! | [`keys`] | the keys whose signatures of plugins count |
 //! | [`queue`] | the queue's settings |
+//! | [`templates`] | what workers of this machine run for which problem |
 //! | [`config`] | the settings as typed values |
 //!
 //! Everything is read and checked before anything is opened, and all that is wrong is told
@@ -19,6 +20,7 @@ pub(crate) mod flags;
 mod keys;
 pub(crate) mod queue;
 pub(crate) mod table;
+pub(crate) mod templates;
 pub(crate) mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +29,7 @@ pub(crate) use config::Config;
 use flags::Flags;
 use table::{Kind, SETTINGS, Setting, Value};
 use taskwright_package::TrustedKey;
+use taskwright_worker::Template;
 use tokens::TokenEntry;
 
 use crate::env;
@@ -69,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) tokens: Vec<TokenEntry>,
     /// Keys from `[[plugins.trusted-keys]]`.
     pub(crate) trusted_keys: Vec<TrustedKey>,
+    /// Templates from `[[queue.templates]]`.
+    pub(crate) templates: Vec<Template>,
     /// The file that was read.
     pub(crate) file: Option<PathBuf>,
     /// What is wrong, for people. A daemon does not start with any.
@@ -135,6 +140,7 @@ pub(crate) fn resolve(sources: &Sources<'_>) -> Settings {
     }
     settings.tokens = layer.tokens;
     settings.trusted_keys = layer.trusted_keys;
+    settings.templates = layer.templates;
     settings
 }
 

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use taskwright_queue::QueueConfig;
 use taskwright_queue::task::Tries;
 use taskwright_store::queue::QueueLimits;
+use taskwright_worker::{Pool, Templates};
 
 use super::{Settings, Source};
 use crate::exit::Code;
@@ -20,6 +21,21 @@ pub(crate) struct QueueSettings {
     pub(crate) limits: QueueLimits,
     /// What it does.
     pub(crate) config: QueueConfig,
+    /// The workers of this daemon.
+    pub(crate) workers: WorkerSettings,
+}
+
+/// The workers of this daemon, or of `taskwright worker`.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerSettings {
+    /// What they run for which problem.
+    pub(crate) templates: Templates,
+    /// How many.
+    pub(crate) count: usize,
+    /// Whether they work from the start.
+    pub(crate) start: bool,
+    /// Their pause after a claim that could not be made.
+    pub(crate) poll: Duration,
 }
 
 impl QueueSettings {
@@ -49,6 +65,25 @@ impl QueueSettings {
                 default_model: settings.text("queue.default-agent-model")?,
                 free_worker_ids: settings.switch("queue.any-worker-id")?,
             },
+            workers: WorkerSettings::from_settings(settings)?,
+        })
+    }
+}
+
+impl WorkerSettings {
+    fn from_settings(settings: &Settings) -> anyhow::Result<Self> {
+        let count = settings.number("queue.internal-workers")?;
+        let count = usize::try_from(count)
+            .ok()
+            .filter(|count| *count <= Pool::MOST);
+        let templates = Templates::new(settings.templates.clone());
+        Ok(Self {
+            count: count
+                .with_context(|| format!("queue.internal-workers: at most {}", Pool::MOST))
+                .exit_with(Code::PROBLEM)?,
+            start: settings.switch("queue.start-workers")? && !templates.is_empty(),
+            poll: settings.duration("queue.worker-poll-interval")?,
+            templates,
         })
     }
 }

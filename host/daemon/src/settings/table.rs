@@ -52,6 +52,8 @@ pub(crate) enum Kind {
     Switch,
     /// A whole number above 0.
     Count,
+    /// A whole number, 0 included.
+    Whole,
     /// A number, fractions and a sign included.
     Decimal,
     /// A size in bytes.
@@ -98,7 +100,7 @@ impl Kind {
             Self::Address => "ADDRESS:PORT",
             Self::Choice(words) | Self::Choices(words) => words,
             Self::Switch => "true|false",
-            Self::Count | Self::Decimal => "N",
+            Self::Count | Self::Whole | Self::Decimal => "N",
             Self::Bytes => "BYTES",
             Self::Duration => "DURATION",
             Self::Path | Self::Paths => "PATH",
@@ -134,6 +136,10 @@ impl Kind {
             Self::Count => match word.parse::<u64>() {
                 Ok(number) if number > 0 => Ok(Value::Number(number)),
                 _ => Err(format!("{word:?} is not a whole number above 0")),
+            },
+            Self::Whole => match word.parse::<u64>() {
+                Ok(number) => Ok(Value::Number(number)),
+                Err(_) => Err(format!("a whole number is wanted, not {word:?}")),
             },
             Self::Decimal => match word.parse::<f64>() {
                 Ok(number) if number.is_finite() => Ok(Value::Text(word.clone())),
@@ -224,7 +230,7 @@ const fn setting(
 
 use Kind::{
     Address, Bytes, Choice, Choices, Count, Decimal, Duration as Time, Path, Paths, Switch, Text,
-    Variables,
+    Variables, Whole,
 };
 use Origin::{Ours, Reference, WithoutEffect};
 
@@ -269,6 +275,12 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "How often a queued task may lose its worker before it has failed"),
     setting("queue.max-waiting", "queue-max-waiting", Some(env::QUEUE_MAX_WAITING), Count, Some("10000000"), Ours,
         "How many queued tasks wait or run; more are refused"),
+    setting("queue.internal-workers", "internal-workers", Some(env::NUM_INTERNAL_WORKERS), Whole, Some("3"), Ours,
+        "How many workers of the queue this daemon has itself, up to 50; they run what [[queue.templates]] says"),
+    setting("queue.start-workers", "start-workers", Some(env::AUTO_START_WORKERS), Switch, Some("true"), Ours,
+        "Whether they work from the start, if there is a template"),
+    setting("queue.worker-poll-interval", "worker-poll-interval", Some(env::WORKER_POLL_INTERVAL), Time, Some("5s"), Ours,
+        "How long they pause after a claim that could not be made; otherwise nothing is polled"),
     setting("queue.any-worker-id", "queue-any-worker-id", Some(env::QUEUE_ANY_WORKER_ID), Switch, Some("false"), Ours,
         "Take workers whose ids are not of the form worker-NNN-kind"),
     setting("limits.max-running", "max-running", Some(env::MAX_RUNNING), Count, Some("10000"), Ours,

@@ -1,6 +1,6 @@
 //! `container`: images, sandboxes and containers, as the operator allows them.
 
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -400,11 +400,17 @@ fn looked_up(identity: container::Identity) -> Option<String> {
         .or_else(|| identity.uid.map(|uid| uid.to_string()))
 }
 
-/// A path of the host, if it is one that the operator lists. Only the listed paths themselves:
-/// what lies below them belongs to tasks, which could put a link there.
+/// A path of the host, if it is one that the operator lists, or a folder of the daemon's. Only the
+/// listed paths themselves: what lies below them belongs to tasks, which could put a link there.
 fn allowed_path(allowed: &Containers, path: String) -> Result<PathBuf, Error> {
     let path = PathBuf::from(path);
-    if allowed.host_paths.contains(&path) {
+    let is_folder = |root: &PathBuf| {
+        let name = path.strip_prefix(root).ok().map(|rest| rest.components());
+        name.is_some_and(|mut parts| {
+            matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none()
+        })
+    };
+    if allowed.host_paths.contains(&path) || allowed.host_folders.as_ref().is_some_and(is_folder) {
         return Ok(path);
     }
     Err(Error::Denied(convert::text(format!(

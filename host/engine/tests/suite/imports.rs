@@ -170,6 +170,7 @@ pub(crate) async fn calling_with(
     let containers = Containers {
         host: Arc::new(containers),
         host_paths: Vec::new(),
+        host_folders: None,
         host_network: false,
         loopback: true,
         privileged: false,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use taskwright_model::Timestamp;
-use taskwright_queue::port::{Claim, Claimed, StoreError};
+use taskwright_queue::port::{Claim, Claimed, Entry, NAME_KEPT, StoreError};
 use taskwright_queue::{ProblemId, TaskStatus, WorkerId, WorkerStatus};
 
 use super::{LEASE, Stage, on_both};
@@ -18,6 +18,7 @@ on_both! {
     an_unknown_worker_gets_nothing
     what_is_paused_is_told_and_comes_later
     a_claim_keeps_its_worker_alive
+    a_name_is_taken_kept_and_resumed
 }
 
 async fn the_highest_priority_comes_first_and_of_those_the_oldest(stage: Stage) {
@@ -212,4 +213,28 @@ async fn a_claim_keeps_its_worker_alive(stage: Stage) {
     assert_eq!(known.status(stage.store.now()), WorkerStatus::Busy);
     assert!(known.alive_until > Timestamp::from_millis(0));
     assert!(stage.store.sweep().await.unwrap().requeued.is_empty());
+}
+
+async fn a_name_is_taken_kept_and_resumed(stage: Stage) {
+    let worker = stage
+        .register(1, |worker| worker.entry = Entry::Fresh)
+        .await;
+    let task = stage.queue(|_| {}).await.id;
+    stage.claim(&worker).await.unwrap();
+    // Nobody else gets the name, silent or not, for a day.
+    stage.clock.pass(NAME_KEPT);
+    let taken = stage.try_register(1, Entry::Fresh).await;
+    assert!(matches!(taken, Err(StoreError::Conflict(_))), "{taken:?}");
+    // Whoever knows of its tasks keeps them.
+    let resumed = stage.try_register(1, Entry::Resumed).await.unwrap();
+    assert_eq!(
+        (resumed.worker.revision, resumed.worker.running),
+        (2, vec![task])
+    );
+    assert!(resumed.released.is_empty());
+    stage.clock.pass(NAME_KEPT + LEASE);
+    let fresh = stage.try_register(1, Entry::Fresh).await.unwrap();
+    assert_eq!((fresh.worker.revision, fresh.released), (3, vec![task]));
+    let task = stage.store.task(task).await.unwrap().unwrap();
+    assert_eq!(task.status, TaskStatus::Pending);
 }

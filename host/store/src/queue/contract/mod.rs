@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use taskwright_model::{TaskId, Timestamp};
 use taskwright_queue::port::{
-    Claim, Claimed, Heartbeat, NewWorker, Report, ReportedEnd, StoreError,
+    Claim, Claimed, Entry, Heartbeat, NewWorker, Registered, Report, ReportedEnd, StoreError,
 };
 use taskwright_queue::task::Tries;
 use taskwright_queue::{
@@ -121,7 +121,26 @@ impl Stage {
         number: u16,
         change: impl FnOnce(&mut NewWorker),
     ) -> WorkerId {
-        let mut worker = NewWorker {
+        let mut worker = Self::new_worker(number);
+        change(&mut worker);
+        self.store.register(worker).await.unwrap().worker.id
+    }
+
+    pub(super) async fn try_register(
+        &self,
+        number: u16,
+        entry: Entry,
+    ) -> Result<Registered, StoreError> {
+        let worker = NewWorker {
+            entry,
+            ..Self::new_worker(number)
+        };
+        self.store.register(worker).await
+    }
+
+    fn new_worker(number: u16) -> NewWorker {
+        NewWorker {
+            entry: Entry::Anew,
             id: WorkerId::numbered(number),
             backend_type: "kind".to_owned(),
             capabilities: Capabilities {
@@ -131,9 +150,7 @@ impl Stage {
             },
             metadata: Json::empty_object(),
             lease: LEASE,
-        };
-        change(&mut worker);
-        self.store.register(worker).await.unwrap().worker.id
+        }
     }
 
     pub(super) async fn claim(&self, worker: &WorkerId) -> Option<QueuedTask> {

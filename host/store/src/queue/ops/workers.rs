@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use taskwright_model::{TaskId, Timestamp};
-use taskwright_queue::port::{Heard, Heartbeat, NewWorker, Registered, StoreError};
+use taskwright_queue::port::{
+    Entry, Heard, Heartbeat, NAME_KEPT, NewWorker, Registered, StoreError,
+};
 use taskwright_queue::{Cause, QueuedTask, Worker, WorkerId};
 
 use super::ends::{self, Setback};
@@ -37,6 +39,10 @@ impl Operation for Register {
             let full = format!("{MOST_WORKERS} workers are on record, as many as may be");
             return Err(StoreError::Full(full).into());
         }
+        let silent_since = match worker.entry {
+            Entry::Anew | Entry::Resumed => Timestamp::from_millis(i64::MAX),
+            Entry::Fresh => now.minus(NAME_KEPT),
+        };
         let registered = sql
             .row(
                 concat!(
@@ -49,7 +55,8 @@ impl Operation for Register {
                      capabilities = excluded.capabilities, metadata = excluded.metadata, \
                      last_heartbeat = excluded.last_heartbeat, \
                      alive_until = excluded.alive_until, leaving = 0, \
-                     revision = queue_workers.revision + 1 RETURNING ",
+                     revision = queue_workers.revision + 1 \
+                     WHERE queue_workers.alive_until <= ?9 RETURNING ",
                     worker_columns!()
                 ),
                 &[
@@ -61,12 +68,15 @@ impl Operation for Register {
                     worker.metadata.as_str().into(),
                     now.as_millis().into(),
                     now.plus(worker.lease).as_millis().into(),
+                    silent_since.as_millis().into(),
                 ],
             )
             .await?
-            .ok_or_else(|| StoreError::NoSuchWorker(worker.id.clone()))?;
+            .ok_or_else(|| {
+                StoreError::Conflict(format!("the name {} is another worker's", worker.id))
+            })?;
         let mut registered = rows::worker(registered)?;
-        let released = if registered.revision > 1 {
+        let released = if registered.revision > 1 && worker.entry != Entry::Resumed {
             let told = format!(
                 "worker {} registered anew and does not know the task",
                 worker.id
