@@ -390,7 +390,7 @@ pub fn of_run_name(name: &str) -> Option<(TaskId, u32)> {
 #[cfg(test)]
 mod tests {
     //! Templates of each kind, and what attempts are told.
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use std::time::Duration;
 
     use taskwright_queue::Json;

@@ -1,6 +1,11 @@
 //! The worker's loop among fakes: a queue that loses answers and goes away, a control loop
 //! whose units end when the test says so. Time is paused.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
