@@ -3,13 +3,16 @@
 //!
 //! One server serves a whole test program, and ends with it: a watcher waits for the
 //! end of its input, of which the test program holds the other end for as long as it
-//! lives, however it dies.
+//! lives, however it dies. Tests of faults stop it and start it again on the same data, in a
+//! network namespace of theirs.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -40,25 +43,20 @@ pub fn programs() -> Option<PathBuf> {
     versions.pop().map(|(_, programs)| programs)
 }
 
-/// How a server is to be.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted<'a> {
-    /// Spares it the syncs: nothing of it outlives a test.
-    pub careless: bool,
-    /// A port of this machine with TLS, beside the socket.
-    pub tls: Option<Tls<'a>>,
-}
-
-/// What a server shows of itself, in PEM form.
-#[derive(Clone, Copy, Debug)]
-pub struct Tls<'a> {
-    /// Its certificate.
-    pub certificate: &'a str,
-    /// The key of that.
-    pub key: &'a str,
-    /// Whose signature clients need on certificates of their own, if they need one.
-    pub clients: Option<&'a str>,
-}
+/// What the watcher does: `$1` the program, `$2` its data, `$3` its socket's folder, `$4` all of
+/// it; what follows are switches.
+const WATCH: &str = r#"
+program=$1 data=$2 socket=$3 all=$4; shift 4
+run() { "$program" -D "$data" -k "$socket" "$@" >/dev/null 2>>"$all/log" & server=$!; }
+run "$@"
+while read -r word; do
+    case $word in
+        stop) kill -QUIT $server; wait $server; echo stopped ;;
+        start) run "$@"; echo started ;;
+    esac
+done
+kill -QUIT $server 2>/dev/null; wait $server; rm -rf "$all"
+"#;
 
 /// A running server.
 #[derive(Debug)]
@@ -67,8 +65,25 @@ pub struct Server {
     directory: PathBuf,
     port: u16,
     databases: AtomicU64,
-    /// Its end is the server's.
-    _hold: ChildStdin,
+    /// Where it listens beside its socket.
+    address: Option<IpAddr>,
+    watcher: Mutex<Watcher>,
+}
+
+/// Whoever holds the server. Its end is the server's.
+#[derive(Debug)]
+struct Watcher {
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// How a server is started.
+#[derive(Clone, Debug, Default)]
+struct Start {
+    /// Whether it is spared the syncs.
+    careless: bool,
+    /// A network namespace, and its address there.
+    network: Option<(PathBuf, IpAddr)>,
 }
 
 impl Server {
@@ -88,17 +103,25 @@ impl Server {
     /// # Errors
     /// Why it does not run.
     pub fn start(careless: bool) -> Result<Self> {
-        Self::start_as(&Wanted {
+        Self::start_as(Start {
             careless,
-            tls: None,
+            network: None,
         })
     }
 
-    /// Starts a server that is as it is wanted.
+    /// Starts a server with all its syncs that also listens on `address`, in the network
+    /// namespace that this file stands for. Only root may.
     ///
     /// # Errors
     /// Why it does not run.
-    pub fn start_as(wanted: &Wanted<'_>) -> Result<Self> {
+    pub fn start_in(namespace: &Path, address: IpAddr) -> Result<Self> {
+        Self::start_as(Start {
+            careless: false,
+            network: Some((namespace.to_owned(), address)),
+        })
+    }
+
+    fn start_as(start: Start) -> Result<Self> {
         let programs = programs()
             .with_context(|| format!("no PostgreSQL in {INSTALLED}: apt-get install postgresql"))?;
         let directory = tempfile::Builder::new()
@@ -128,31 +151,53 @@ impl Server {
             .status()
             .context("start initdb")?;
         ensure!(made.success(), "initdb ended with {made}");
-        let fsync = if wanted.careless { "off" } else { "on" };
-        let (port, network) = match &wanted.tls {
-            Some(tls) => (free_port()?, secure(tls, &directory, &data)?),
-            None => (PORT, "-c listen_addresses=".to_owned()),
+        if start.network.is_some() {
+            // Nobody else is in that network.
+            let allowed = data.join("pg_hba.conf");
+            let mut allowed = std::fs::File::options().append(true).open(allowed)?;
+            writeln!(allowed, "host all all all trust")?;
+        }
+        let fsync = if start.careless { "off" } else { "on" };
+        let address = start.network.as_ref().map(|(_, address)| *address);
+        let listen = address.map_or_else(String::new, |address| address.to_string());
+        let switches = [
+            format!("listen_addresses={listen}"),
+            format!("fsync={fsync}"),
+            "max_connections=400".to_owned(),
+            "shared_buffers=256MB".to_owned(),
+        ];
+        let mut shell = match &start.network {
+            None => as_owner(Path::new("sh"), &directory),
+            Some((namespace, _)) => {
+                // Only root enters it, and becomes the owner there.
+                let mut enter = Command::new("nsenter");
+                enter.arg(format!("--net={}", namespace.display()));
+                enter.args([format!("-S{NOBODY}"), format!("-G{NOBODY}")]);
+                enter.args(["--", "sh"]).current_dir(&directory);
+                enter
+            }
         };
-        let script = format!(
-            "\"$1\" -D \"$2\" -k \"$3\" -p {port} {network} -c fsync={fsync} \
-             -c max_connections=400 -c shared_buffers=256MB 2>\"$4/log\" & server=$!\n\
-             cat >/dev/null; kill -QUIT $server; wait $server; rm -rf \"$4\""
-        );
-        let mut watcher = as_owner(Path::new("sh"), &directory)
-            .args(["-c", &script, "sh"])
+        let mut watcher = shell
+            .args(["-c", WATCH, "sh"])
             .arg(programs.join("postgres"))
             .args([&data, &socket, &directory])
+            .args(switches.iter().flat_map(|switch| ["-c", switch]))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .context("start the server's watcher")?;
-        let hold = watcher.stdin.take().context("hold the server's watcher")?;
+        let held = watcher.stdin.take().zip(watcher.stdout.take());
+        let (orders, answers) = held.context("hold the server's watcher")?;
         let server = Self {
             programs,
             directory,
             port,
             databases: AtomicU64::new(0),
-            _hold: hold,
+            address,
+            watcher: Mutex::new(Watcher {
+                orders,
+                answers: BufReader::new(answers),
+            }),
         };
         let begun = Instant::now();
         // It listens before it serves: only an answer says that it is ready.
@@ -170,6 +215,42 @@ impl Server {
         Ok(server)
     }
 
+    /// Stops it at once, as a crash would: what was not written is written again when it starts.
+    ///
+    /// # Errors
+    /// When its watcher is gone.
+    pub fn stop(&self) -> Result<()> {
+        self.order("stop")
+    }
+
+    /// Starts it again on the same data, without waiting until it answers.
+    ///
+    /// # Errors
+    /// When its watcher is gone.
+    pub fn start_again(&self) -> Result<()> {
+        self.order("start")
+    }
+
+    fn order(&self, word: &str) -> Result<()> {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(watcher.orders, "{word}").context("speak to the server's watcher")?;
+        let mut answer = String::new();
+        watcher.answers.read_line(&mut answer)?;
+        ensure!(!answer.is_empty(), "the server's watcher has ended");
+        Ok(())
+    }
+
+    /// The pid of its first process, whose children are the others.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        let file = self.directory.join("data/postmaster.pid");
+        let text = std::fs::read_to_string(file).context("read the server's pid")?;
+        let pid = text.lines().next().unwrap_or_default();
+        pid.trim().parse().context("read the server's pid")
+    }
+
     /// Makes a new, empty database; answers its address.
     ///
     /// # Errors
@@ -183,6 +264,9 @@ impl Server {
     /// The address of a database.
     #[must_use]
     pub fn address(&self, database: &str) -> String {
+        if let Some(address) = self.address {
+            return format!("postgres://tester@{address}:5432/{database}");
+        }
         // A path as the host has to be written so in an address.
         let socket = self.socket().display().to_string().replace('/', "%2F");
         format!("postgres://tester@{socket}:{}/{database}", self.port)
