@@ -28,9 +28,7 @@ use taskwright_queue::{Queue, QueueConfig};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{
-    ApiLimits, ApiState, AuthConfig, Cors, Live, QueueApi, Room, SubmissionLimit, VersionInfo,
-};
+use crate::{ApiLimits, ApiState, AuthConfig, Room, VersionInfo};
 
 /// A policy that says what a task's label `policy` wants, and is asked about no other tasks.
 struct ByLabel;
@@ -91,25 +89,6 @@ pub(crate) async fn api() -> Api {
 }
 
 pub(crate) async fn api_with(config: Config, auth: AuthConfig) -> Api {
-    api_of(config, auth, queue_api()).await
-}
-
-/// What nobody changed of the queue's dialect, but that callbacks go to one host alone.
-pub(crate) fn queue_api() -> QueueApi {
-    QueueApi {
-        live: Live::new(4, Duration::from_secs(1)),
-        submissions: SubmissionLimit::none(),
-        callbacks: Box::new(|address| match address {
-            "https://told.example.org/done" => Ok(()),
-            _ => Err("is not allowed".to_owned()),
-        }),
-        cors: Cors::default(),
-        docs: true,
-        metrics: true,
-    }
-}
-
-pub(crate) async fn api_of(config: Config, auth: AuthConfig, queue_api: QueueApi) -> Api {
     let store_is_full = Arc::new(AtomicBool::new(false));
     let outputs = Arc::new(FakeOutputs::default());
     let parts = Parts {
@@ -136,17 +115,10 @@ pub(crate) async fn api_of(config: Config, auth: AuthConfig, queue_api: QueueApi
         taskwright_store::queue::QueueLimits::default(),
     );
     let queue = Queue::new(store.await.unwrap(), QueueConfig::default());
-    tokio::spawn(
-        queue_api
-            .live
-            .clone()
-            .follow(queue.clone(), shutdown.clone()),
-    );
-    let state = ApiState {
+    let router = crate::router(ApiState {
         control: running.control,
         queue,
         workers: Arc::new(taskwright_queue::pool::NoWorkers),
-        queue_api: Arc::new(queue_api),
         auth,
         version: VersionInfo {
             version: "0.0.0-test".into(),
@@ -163,9 +135,9 @@ pub(crate) async fn api_of(config: Config, auth: AuthConfig, queue_api: QueueApi
         },
         room: Room::new(1 << 20),
         shutdown: shutdown.clone(),
-    };
+    });
     Api {
-        router: crate::router(state),
+        router,
         outputs,
         store_is_full,
         shutdown,

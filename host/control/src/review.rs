@@ -179,14 +179,12 @@ impl Reviewer {
             PolicyVerdict::Allow => (Said::Allow, None),
             PolicyVerdict::Change { patch, reason } => {
                 let changed = self.documents.patch(&document, &patch);
-                let said = match changed {
+                match changed {
                     Err(why) => {
                         let message = format!("its change makes no task: {why}");
                         return self.silent(stage, entry, walk, message);
                     }
-                    // It is as the policy wants it already, as at every stage after the first.
-                    Ok((spec, _)) if spec == *walk.spec => Said::Allow,
-                    Ok((spec, document)) if counts => {
+                    Ok((spec, document)) if counts && spec != *walk.spec => {
                         // Checked before anybody else sees it: what others made is not undone for
                         // a change that cannot run.
                         match self.check(&walk.task, &spec).await {
@@ -199,11 +197,10 @@ impl Reviewer {
                         }
                         walk.spec = spec.into();
                         walk.document = Some(document.into());
-                        Said::Change { patch, reason }
                     }
-                    Ok(_) => Said::Change { patch, reason },
-                };
-                (said, None)
+                    Ok(_) => {}
+                }
+                (Said::Change { patch, reason }, None)
             }
             PolicyVerdict::Deny { reason, field } => {
                 let decision = Decision::Deny {

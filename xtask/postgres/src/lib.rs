@@ -3,23 +3,19 @@
 //!
 //! One server serves a whole test program, and ends with it: a watcher waits for the
 //! end of its input, of which the test program holds the other end for as long as it
-//! lives, however it dies. Tests of faults stop it and start it again on the same data, in a
-//! network namespace of theirs.
+//! lives, however it dies.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// Where Debian keeps each version's programs; the newest is taken.
 const INSTALLED: &str = "/usr/lib/postgresql";
-const PORT: u16 = 5432;
 const START_TIME: Duration = Duration::from_secs(60);
 /// PostgreSQL refuses to run as root: then as somebody who owns nothing else.
 const NOBODY: u32 = 65534;
@@ -43,47 +39,14 @@ pub fn programs() -> Option<PathBuf> {
     versions.pop().map(|(_, programs)| programs)
 }
 
-/// What the watcher does: `$1` the program, `$2` its data, `$3` its socket's folder, `$4` all of
-/// it; what follows are switches.
-const WATCH: &str = r#"
-program=$1 data=$2 socket=$3 all=$4; shift 4
-run() { "$program" -D "$data" -k "$socket" "$@" >/dev/null 2>>"$all/log" & server=$!; }
-run "$@"
-while read -r word; do
-    case $word in
-        stop) kill -QUIT $server; wait $server; echo stopped ;;
-        start) run "$@"; echo started ;;
-    esac
-done
-kill -QUIT $server 2>/dev/null; wait $server; rm -rf "$all"
-"#;
-
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     programs: PathBuf,
     directory: PathBuf,
-    port: u16,
     databases: AtomicU64,
-    /// Where it listens beside its socket.
-    address: Option<IpAddr>,
-    watcher: Mutex<Watcher>,
-}
-
-/// Whoever holds the server. Its end is the server's.
-#[derive(Debug)]
-struct Watcher {
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-/// How a server is started.
-#[derive(Clone, Debug, Default)]
-struct Start {
-    /// Whether it is spared the syncs.
-    careless: bool,
-    /// A network namespace, and its address there.
-    network: Option<(PathBuf, IpAddr)>,
+    /// Its end is the server's.
+    _hold: ChildStdin,
 }
 
 impl Server {
@@ -103,25 +66,6 @@ impl Server {
     /// # Errors
     /// Why it does not run.
     pub fn start(careless: bool) -> Result<Self> {
-        Self::start_as(Start {
-            careless,
-            network: None,
-        })
-    }
-
-    /// Starts a server with all its syncs that also listens on `address`, in the network
-    /// namespace that this file stands for. Only root may.
-    ///
-    /// # Errors
-    /// Why it does not run.
-    pub fn start_in(namespace: &Path, address: IpAddr) -> Result<Self> {
-        Self::start_as(Start {
-            careless: false,
-            network: Some((namespace.to_owned(), address)),
-        })
-    }
-
-    fn start_as(start: Start) -> Result<Self> {
         let programs = programs()
             .with_context(|| format!("no PostgreSQL in {INSTALLED}: apt-get install postgresql"))?;
         let directory = tempfile::Builder::new()
@@ -151,53 +95,26 @@ impl Server {
             .status()
             .context("start initdb")?;
         ensure!(made.success(), "initdb ended with {made}");
-        if start.network.is_some() {
-            // Nobody else is in that network.
-            let allowed = data.join("pg_hba.conf");
-            let mut allowed = std::fs::File::options().append(true).open(allowed)?;
-            writeln!(allowed, "host all all all trust")?;
-        }
-        let fsync = if start.careless { "off" } else { "on" };
-        let address = start.network.as_ref().map(|(_, address)| *address);
-        let listen = address.map_or_else(String::new, |address| address.to_string());
-        let switches = [
-            format!("listen_addresses={listen}"),
-            format!("fsync={fsync}"),
-            "max_connections=400".to_owned(),
-            "shared_buffers=256MB".to_owned(),
-        ];
-        let mut shell = match &start.network {
-            None => as_owner(Path::new("sh"), &directory),
-            Some((namespace, _)) => {
-                // Only root enters it, and becomes the owner there.
-                let mut enter = Command::new("nsenter");
-                enter.arg(format!("--net={}", namespace.display()));
-                enter.args([format!("-S{NOBODY}"), format!("-G{NOBODY}")]);
-                enter.args(["--", "sh"]).current_dir(&directory);
-                enter
-            }
-        };
-        let mut watcher = shell
-            .args(["-c", WATCH, "sh"])
+        let fsync = if careless { "off" } else { "on" };
+        let script = format!(
+            "\"$1\" -D \"$2\" -k \"$3\" -c listen_addresses= -c fsync={fsync} \
+             -c max_connections=400 -c shared_buffers=256MB 2>\"$4/log\" & server=$!\n\
+             cat >/dev/null; kill -QUIT $server; wait $server; rm -rf \"$4\""
+        );
+        let mut watcher = as_owner(Path::new("sh"), &directory)
+            .args(["-c", &script, "sh"])
             .arg(programs.join("postgres"))
             .args([&data, &socket, &directory])
-            .args(switches.iter().flat_map(|switch| ["-c", switch]))
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .spawn()
             .context("start the server's watcher")?;
-        let held = watcher.stdin.take().zip(watcher.stdout.take());
-        let (orders, answers) = held.context("hold the server's watcher")?;
+        let hold = watcher.stdin.take().context("hold the server's watcher")?;
         let server = Self {
             programs,
             directory,
-            port,
             databases: AtomicU64::new(0),
-            address,
-            watcher: Mutex::new(Watcher {
-                orders,
-                answers: BufReader::new(answers),
-            }),
+            _hold: hold,
         };
         let begun = Instant::now();
         // It listens before it serves: only an answer says that it is ready.
@@ -215,42 +132,6 @@ impl Server {
         Ok(server)
     }
 
-    /// Stops it at once, as a crash would: what was not written is written again when it starts.
-    ///
-    /// # Errors
-    /// When its watcher is gone.
-    pub fn stop(&self) -> Result<()> {
-        self.order("stop")
-    }
-
-    /// Starts it again on the same data, without waiting until it answers.
-    ///
-    /// # Errors
-    /// When its watcher is gone.
-    pub fn start_again(&self) -> Result<()> {
-        self.order("start")
-    }
-
-    fn order(&self, word: &str) -> Result<()> {
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(watcher.orders, "{word}").context("speak to the server's watcher")?;
-        let mut answer = String::new();
-        watcher.answers.read_line(&mut answer)?;
-        ensure!(!answer.is_empty(), "the server's watcher has ended");
-        Ok(())
-    }
-
-    /// The pid of its first process, whose children are the others.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn pid(&self) -> Result<u32> {
-        let file = self.directory.join("data/postmaster.pid");
-        let text = std::fs::read_to_string(file).context("read the server's pid")?;
-        let pid = text.lines().next().unwrap_or_default();
-        pid.trim().parse().context("read the server's pid")
-    }
-
     /// Makes a new, empty database; answers its address.
     ///
     /// # Errors
@@ -264,18 +145,9 @@ impl Server {
     /// The address of a database.
     #[must_use]
     pub fn address(&self, database: &str) -> String {
-        if let Some(address) = self.address {
-            return format!("postgres://tester@{address}:5432/{database}");
-        }
         // A path as the host has to be written so in an address.
         let socket = self.socket().display().to_string().replace('/', "%2F");
-        format!("postgres://tester@{socket}:{}/{database}", self.port)
-    }
-
-    /// Its port; of the socket, where it has no other.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+        format!("postgres://tester@{socket}/{database}")
     }
 
     /// The folder of its socket.
@@ -310,47 +182,13 @@ impl Server {
             ])
             .arg("-h")
             .arg(self.socket())
-            .args(["-p", &self.port.to_string(), "-c", statement])
+            .args(["-c", statement])
             .output()
             .context("start psql")?;
         let said = String::from_utf8_lossy(&ran.stderr);
         ensure!(ran.status.success(), "{statement}: {}", said.trim());
         Ok(String::from_utf8_lossy(&ran.stdout).trim().to_owned())
     }
-}
-
-/// A port that nobody uses now. Somebody may take it until the server does: then the server does
-/// not start, and says so.
-fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
-    Ok(listener.local_addr()?.port())
-}
-
-/// Writes what TLS needs into the server's folder; answers the arguments that name it.
-fn secure(tls: &Tls<'_>, directory: &Path, data: &Path) -> Result<String> {
-    let asks = match tls.clients {
-        Some(_) => "clientcert=verify-ca",
-        None => "",
-    };
-    let rules = format!("local all all trust\nhostssl all all 127.0.0.1/32 trust {asks}\n");
-    std::fs::write(data.join("pg_hba.conf"), rules).context("say who may connect")?;
-    let files = [
-        ("server.crt", Some(tls.certificate)),
-        ("server.key", Some(tls.key)),
-        ("clients.crt", tls.clients),
-    ];
-    let mut arguments = "-c listen_addresses=127.0.0.1 -c ssl=on".to_owned();
-    for ((name, text), setting) in files.into_iter().zip(["cert", "key", "ca"]) {
-        let Some(text) = text else { continue };
-        let path = directory.join(name);
-        std::fs::write(&path, text).with_context(|| format!("write {name}"))?;
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        if rustix::process::getuid().is_root() {
-            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY))?;
-        }
-        arguments.push_str(&format!(" -c ssl_{setting}_file=\"$4/{name}\""));
-    }
-    Ok(arguments)
 }
 
 /// A command in the server's folder, as whoever owns it.

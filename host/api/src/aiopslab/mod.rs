@@ -14,10 +14,6 @@
 //! | `view` | what is answered |
 //! | `tasks` | create, list, get, cancel |
 //! | `logs` | the lines of a task |
-//! | `live` | states and lines as they come: server-sent events, WebSocket |
-//! | `callback` | what a `callback_url` is told |
-//! | `limit` | how fast one client may submit |
-//! | `cors` | which web pages of other origins may use it |
 //! | `steps` | what a worker saw, did and got for it |
 //! | `workers` | register, hear, claim, report |
 //! | `internal` | the workers inside this daemon |
@@ -25,16 +21,10 @@
 //! | `export` | all of it, streamed |
 //! | `health` | health, readiness, sums |
 
-mod callback;
 mod conversations;
-pub(crate) mod cors;
 pub(crate) mod export;
 mod health;
 mod internal;
-mod limit;
-mod live;
-#[cfg(test)]
-mod live_tests;
 mod logs;
 mod read;
 mod shape;
@@ -60,31 +50,11 @@ use crate::openapi;
 use crate::problem::Problem;
 use crate::state::ApiState;
 
-pub use callback::{CallbackCheck, CallbackDocument, callback_document};
-pub use cors::Cors;
 pub(crate) use health::{QueueBlocks, QueueHealth, measure};
-pub use limit::SubmissionLimit;
-pub use live::Live;
 pub(crate) use view::ErrorView;
 
 /// Where the whole dialect is served a second time.
 pub const PREFIX: &str = "/aiopslab";
-
-/// What the operator set for this dialect, beside what the queue itself does.
-pub struct QueueApi {
-    /// Live streams.
-    pub live: Live,
-    /// How fast one client may submit.
-    pub submissions: SubmissionLimit,
-    /// Whether a `callback_url` may be told.
-    pub callbacks: Box<CallbackCheck>,
-    /// Which web pages may use it.
-    pub cors: Cors,
-    /// Whether `/docs` and `/redoc` are served.
-    pub docs: bool,
-    /// Whether `/metrics` is served.
-    pub metrics: bool,
-}
 
 /// Every route that is this dialect's alone, each with its description.
 pub(crate) fn routes() -> OpenApiRouter<Arc<ApiState>> {
@@ -94,8 +64,6 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tasks::get_task, tasks::delete_task))
         .routes(routes!(tasks::cancel_task))
         .routes(routes!(logs::task_logs, logs::append_logs))
-        .routes(routes!(live::events::task_events))
-        .routes(routes!(live::socket::task_socket))
         .routes(routes!(steps::read_steps, steps::append_steps))
         .routes(routes!(export::export))
         .routes(routes!(workers::register))
@@ -137,16 +105,13 @@ pub(crate) fn under_prefix() -> Router<Arc<ApiState>> {
         .route(&slash, get(health::root))
 }
 
-/// The route of the one WebSocket.
-pub(crate) const SOCKET: &str = "/ws/tasks/{task_id}";
-
 /// Whether errors at this path have this dialect's form.
 pub(crate) fn has_path(path: &str) -> bool {
     let below = |base: &str| {
         let rest = path.strip_prefix(base);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    below("/api/v1") || below("/ws") || path == "/ready" || path == "/queue/stats" || below(PREFIX)
+    below("/api/v1") || path == "/ready" || path == "/queue/stats" || below(PREFIX)
 }
 
 impl From<StoreError> for Problem {

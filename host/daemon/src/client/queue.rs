@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 use taskwright_model::TaskId;
 use taskwright_queue::port::ReportedEnd;
@@ -230,11 +230,18 @@ impl WorkQueue for RemoteQueue {
         attempt: u32,
         lines: Vec<NewLogEntry>,
     ) -> Answer<'_, ()> {
-        let path = format!("/api/v1/tasks/{task}/logs?worker_id={worker}&attempt={attempt}");
+        let worker = worker.clone();
         Box::pin(async move {
             let lines: Vec<Value> = lines.iter().map(line).collect();
-            let body = json!({ "logs": lines });
-            self.ask(Ask::post(path, Some(&body))).await.map(|_| ())
+            // Named, so that nothing is written of a task that is somebody else's by now.
+            let body = json!({
+                "logs": lines, "worker_id": worker.as_str(), "attempt": attempt,
+            });
+            let ask = Ask {
+                method: Method::POST,
+                ..Ask::post(format!("/api/v1/tasks/{task}/logs"), Some(&body))
+            };
+            self.ask(ask).await.map(|_| ())
         })
     }
 }

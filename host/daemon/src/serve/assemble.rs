@@ -29,7 +29,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::boot::Boot;
-use super::callbacks::Callbacks;
 use super::clock::RealClock;
 use super::compile::ChildCompiler;
 use super::containers::{self, Remembered};
@@ -187,15 +186,6 @@ impl Daemon {
             });
         }
         helpers.spawn(queue.clone().watch_time(surroundings.shutdown.clone()));
-        let queue_api = config.queue_api.queue_api();
-        let streams = queue_api.live.clone();
-        helpers.spawn(streams.follow(queue.clone(), surroundings.shutdown.clone()));
-        let callbacks = Callbacks {
-            queue: queue.clone(),
-            policy: config.queue_api.callbacks.clone(),
-            secret: config.queue_api.callback_secret.clone(),
-        };
-        helpers.spawn(callbacks.deliver(surroundings.shutdown.clone()));
         helpers.spawn(folders.follow(surroundings.shutdown.clone()));
         helpers.spawn(observe(Observing {
             control: running.control.clone(),
@@ -225,7 +215,6 @@ impl Daemon {
             control: running.control.clone(),
             queue,
             workers: Arc::new(pool),
-            queue_api: Arc::new(queue_api),
             auth: AuthConfig::with_tokens(tokens(config)?),
             version: version_info(),
             metrics: surroundings.metrics,

@@ -81,13 +81,21 @@ const STEPS: [&[&str]; 2] = [&[
         PRIMARY KEY (kind, key, share)
     ) {table_hot}",
 ], &[
-    // Not by status: an index of all that runs is what a planner takes for a worker's places, too,
-    // as long as it knows of nothing that runs, and then each claim goes through all that does.
-    "DROP INDEX queue_deadlines",
-    "CREATE INDEX queue_deadlines ON queue_tasks (deadline) WHERE deadline IS NOT NULL",
-    // The few that wait or run are looked for among a million that ended. An expression, so that
-    // lists alone use it, for the same reason.
-    "CREATE INDEX queue_by_status ON queue_tasks ((status || ''), created_at, id)",
+    // Of which attempt it is, where its writer told.
+    "ALTER TABLE queue_logs ADD COLUMN attempt BIGINT",
+    "ALTER TABLE queue_conversations ADD COLUMN attempt BIGINT",
+    "CREATE TABLE queue_steps (
+        task_id {text} NOT NULL, attempt BIGINT NOT NULL, number BIGINT NOT NULL,
+        at BIGINT NOT NULL, reward DOUBLE PRECISION, terminated BIGINT NOT NULL,
+        truncated BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (task_id, attempt, number)
+    )",
+    // The order of ends. A number is given when an export first comes by, under a lock: so it is
+    // never below one that was seen, however late its task was written down.
+    "ALTER TABLE queue_tasks ADD COLUMN ended_number BIGINT",
+    "CREATE UNIQUE INDEX queue_ended ON queue_tasks (ended_number)
+        WHERE ended_number IS NOT NULL",
+    "CREATE INDEX queue_unnumbered ON queue_tasks (completed_at, id)
+        WHERE completed_at IS NOT NULL AND ended_number IS NULL",
 ]];
 
 /// The version that this build writes.

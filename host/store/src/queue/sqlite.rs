@@ -128,8 +128,6 @@ impl SqliteEngine {
 }
 
 impl Engine for SqliteEngine {
-    const DISTANT: bool = false;
-
     async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, OpError> {
         if O::MODE == Mode::Read {
             return self.read(operation).await;
@@ -178,6 +176,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenQueueErro
 #[cfg(test)]
 pub(super) fn at_step(path: &Path, steps: usize) -> Result<(), String> {
     let text = |error: rusqlite::Error| error.to_string();
+    crate::open::create_private(path).map_err(|error| error.to_string())?;
     let mut connection = crate::schema::connect(path).map_err(text)?;
     connection
         .pragma_update(None, "application_id", APPLICATION_ID)

@@ -6,8 +6,8 @@ use taskwright_queue::task::Tries;
 use taskwright_queue::{Attempt, AttemptEnd, Cause, LogLevel, NewTask, QueuedTask, TaskStatus};
 
 use super::ends::{self, Ending};
-use super::{conditions, locked, logs, totals, workers};
-use crate::queue::rows::{self, task_columns};
+use super::{conditions, locked, logs, totals};
+use crate::queue::rows::{self, attempt_columns, task_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
 /// How long a key is remembered, in milliseconds.
@@ -187,20 +187,6 @@ impl Operation for Read {
     }
 }
 
-pub(crate) struct Revision(pub(crate) TaskId);
-
-impl Operation for Revision {
-    type Output = Option<u64>;
-    const MODE: Mode = Mode::Read;
-    const NAME: &'static str = "task_revision";
-
-    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
-        let statement = "SELECT revision FROM queue_tasks WHERE id = ?1";
-        let row = sql.row(statement, &[(&self.0.to_string()).into()]).await?;
-        Ok(row.map(|mut row| row.count(0)).transpose()?)
-    }
-}
-
 pub(crate) struct Attempts(pub(crate) TaskId);
 
 impl Operation for Attempts {
@@ -238,8 +224,7 @@ impl Operation for List {
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<TaskPage, OpError> {
         let query = &self.0;
         let wanted = [
-            // As the index for lists has it.
-            ("status || ''", query.status.map(TaskStatus::word)),
+            ("status", query.status.map(TaskStatus::word)),
             (
                 "problem_id",
                 query.problem.as_ref().map(|problem| problem.as_str()),
@@ -302,11 +287,6 @@ async fn count<S: Sql>(
             Ok(status.map_or(counts.total(), |status| counts.of(status)))
         }
         (None, Some(problem), None) => totals::sum(sql, totals::PROBLEM, problem.as_str()).await,
-        (None, None, Some(worker)) => {
-            let ended = totals::sum(sql, totals::WORKER, worker.as_str()).await?;
-            let held = workers::held(sql, worker).await?.len();
-            Ok(ended.saturating_add(u64::try_from(held).unwrap_or(u64::MAX)))
-        }
         _ => {
             let statement = format!(
                 "SELECT count(*) FROM (SELECT 1 FROM queue_tasks{conditions} LIMIT {MOST_COUNTED}) \

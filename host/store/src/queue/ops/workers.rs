@@ -1,14 +1,11 @@
 //! Register, hear, list, let go.
-//!
-//! What a worker holds is asked for by its places (`slot >= 0`, as all that runs has one):
-//! otherwise SQLite goes through everything that it ever held.
 
 use std::time::Duration;
 
 use taskwright_model::{TaskId, Timestamp};
-use taskwright_queue::port::{Heard, Heartbeat, NewWorker, Registered, StoreError};
-use taskwright_queue::stats::WorkerCounts;
-use taskwright_queue::worker::WorkerStatus;
+use taskwright_queue::port::{
+    Entry, Heard, Heartbeat, NAME_KEPT, NewWorker, Registered, StoreError,
+};
 use taskwright_queue::{Cause, QueuedTask, Worker, WorkerId};
 
 use super::ends::{self, Setback};
@@ -107,7 +104,7 @@ pub(super) async fn release<S: Sql>(
     let statement = concat!(
         "SELECT ",
         task_columns!(),
-        " FROM queue_tasks WHERE worker_id = ?1 AND slot >= 0 AND status = 'running' ORDER BY id"
+        " FROM queue_tasks WHERE worker_id = ?1 AND status = 'running' ORDER BY id"
     );
     let statement = locked::<S>(statement, "FOR UPDATE SKIP LOCKED");
     let mut released = Vec::new();
@@ -141,8 +138,8 @@ pub(super) async fn known<S: Sql>(sql: &mut S, id: &WorkerId) -> Result<Worker, 
 
 /// The tasks that a worker holds, the newest last.
 pub(super) async fn held<S: Sql>(sql: &mut S, id: &WorkerId) -> Result<Vec<TaskId>, OpError> {
-    let statement = "SELECT id FROM queue_tasks WHERE worker_id = ?1 AND slot >= 0 \
-                     AND status = 'running' ORDER BY started_at, id";
+    let statement = "SELECT id FROM queue_tasks WHERE worker_id = ?1 AND status = 'running' \
+                     ORDER BY started_at, id";
     let mut held = Vec::new();
     for mut row in sql.rows(statement, &[id.as_str().into()]).await? {
         held.push(rows::id(&mut row, 0)?);
@@ -198,32 +195,6 @@ impl Operation for ReadAll {
     }
 }
 
-pub(crate) struct Count {
-    pub(crate) now: Timestamp,
-}
-
-impl Operation for Count {
-    type Output = WorkerCounts;
-    const MODE: Mode = Mode::Read;
-    const NAME: &'static str = "worker_counts";
-
-    async fn run<S: Sql>(&self, sql: &mut S) -> Result<WorkerCounts, OpError> {
-        // The same order of questions as `Worker::status`.
-        let statement = "SELECT state, count(*) FROM (SELECT CASE WHEN w.alive_until <= ?1 THEN 'offline' \
-                         WHEN EXISTS (SELECT 1 FROM queue_tasks t WHERE t.worker_id = w.id \
-                         AND t.slot >= 0 AND t.status = 'running') THEN 'busy' \
-                         WHEN w.leaving <> 0 THEN 'offline' ELSE 'idle' END AS state \
-                         FROM queue_workers w) AS states GROUP BY state";
-        let mut counts = WorkerCounts::default();
-        for mut row in sql.rows(statement, &[self.now.as_millis().into()]).await? {
-            if let Some(status) = WorkerStatus::of_word(&row.text(0)?) {
-                counts.set(status, row.count(1)?);
-            }
-        }
-        Ok(counts)
-    }
-}
-
 pub(crate) struct Beat {
     pub(crate) heartbeat: Heartbeat,
     pub(crate) now: Timestamp,
@@ -247,8 +218,7 @@ impl Operation for Beat {
     }
 }
 
-/// Renews a worker's leases. A word that was long on its way, past a later one, takes nothing of
-/// them back.
+/// Renews a worker's leases.
 pub(super) async fn renew<S: Sql>(
     sql: &mut S,
     worker: &WorkerId,
@@ -257,9 +227,7 @@ pub(super) async fn renew<S: Sql>(
     now: Timestamp,
 ) -> Result<Option<Worker>, OpError> {
     let statement = concat!(
-        "UPDATE queue_workers SET \
-         last_heartbeat = CASE WHEN last_heartbeat > ?2 THEN last_heartbeat ELSE ?2 END, \
-         alive_until = CASE WHEN last_heartbeat > ?2 THEN alive_until ELSE ?3 END, leaving = ?4 \
+        "UPDATE queue_workers SET last_heartbeat = ?2, alive_until = ?3, leaving = ?4 \
          WHERE id = ?1 RETURNING ",
         worker_columns!()
     );
