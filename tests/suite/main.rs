@@ -37,7 +37,6 @@ mod confinement;
 mod conformance;
 mod container;
 mod examples;
-mod export;
 mod faults;
 mod feed;
 mod held;

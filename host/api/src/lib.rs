@@ -32,7 +32,6 @@ mod sse;
 pub mod state;
 pub mod tessia;
 
-pub use aiopslab::export::cursor_of as export_cursor;
 pub use auth::{AuthConfig, AuthError, Scope, Token};
 pub use native::document::TaskDocuments;
 pub use room::Room;

@@ -14,21 +14,17 @@
 //! | `view` | what is answered |
 //! | `tasks` | create, list, get, cancel |
 //! | `logs` | the lines of a task |
-//! | `steps` | what a worker saw, did and got for it |
 //! | `workers` | register, hear, claim, report |
 //! | `internal` | the workers inside this daemon |
 //! | `conversations` | what was said between a model and the world |
-//! | `export` | all of it, streamed |
 //! | `health` | health, readiness, sums |
 
 mod conversations;
-pub(crate) mod export;
 mod health;
 mod internal;
 mod logs;
 mod read;
 mod shape;
-mod steps;
 mod submission;
 mod tasks;
 #[cfg(test)]
@@ -64,8 +60,6 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tasks::get_task, tasks::delete_task))
         .routes(routes!(tasks::cancel_task))
         .routes(routes!(logs::task_logs, logs::append_logs))
-        .routes(routes!(steps::read_steps, steps::append_steps))
-        .routes(routes!(export::export))
         .routes(routes!(workers::register))
         .routes(routes!(internal::status))
         .routes(routes!(internal::scale))

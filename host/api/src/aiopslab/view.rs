@@ -165,7 +165,7 @@ struct LeaseView {
 /// An attempt that is over.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = QueueAttempt)]
-pub(super) struct AttemptView<'a> {
+struct AttemptView<'a> {
     number: u32,
     worker_id: &'a str,
     #[schema(value_type = String, format = "date-time")]
@@ -230,7 +230,7 @@ impl<'a> TaskView<'a> {
 }
 
 impl<'a> AttemptView<'a> {
-    pub(super) fn of(attempt: &'a Attempt) -> Self {
+    fn of(attempt: &'a Attempt) -> Self {
         Self {
             number: attempt.number,
             worker_id: attempt.worker.as_str(),
@@ -329,9 +329,6 @@ pub(super) struct LogView<'a> {
     message: &'a str,
     #[schema(value_type = Object)]
     context: Raw<'a>,
-    /// Of which attempt at the task, where its writer told.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempt: Option<u32>,
 }
 
 impl<'a> LogView<'a> {
@@ -344,7 +341,6 @@ impl<'a> LogView<'a> {
             level: entry.level.word(),
             message: &entry.message,
             context: Raw(&entry.context),
-            attempt: entry.attempt,
         }
     }
 }
@@ -371,9 +367,6 @@ pub(super) struct SummaryView<'a> {
     tokens_estimated: bool,
     /// Whether it reached its end; null until somebody tells.
     success: Option<bool>,
-    /// Of which attempt at the task, where its writer told.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempt: Option<u32>,
 }
 
 /// A conversation.
@@ -435,7 +428,6 @@ impl<'a> SummaryView<'a> {
             },
             tokens_estimated: reported.is_none(),
             success: conversation.success,
-            attempt: conversation.attempt,
         }
     }
 }

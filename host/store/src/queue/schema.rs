@@ -7,7 +7,7 @@
 use super::sql::{Sql, SqlError, Value};
 
 /// Each step, from an empty database on. `{text}` is a text compared byte by byte.
-const STEPS: [&[&str]; 2] = [&[
+const STEPS: [&[&str]; 1] = [&[
     "CREATE TABLE queue_tasks (
         id {text} PRIMARY KEY, problem_id {text} NOT NULL, parameters TEXT NOT NULL,
         priority DOUBLE PRECISION NOT NULL, backend {text} NOT NULL, limit_ms BIGINT NOT NULL,
@@ -80,22 +80,6 @@ const STEPS: [&[&str]; 2] = [&[
         waited DOUBLE PRECISION NOT NULL, ran DOUBLE PRECISION NOT NULL,
         PRIMARY KEY (kind, key, share)
     ) {table_hot}",
-], &[
-    // Of which attempt it is, where its writer told.
-    "ALTER TABLE queue_logs ADD COLUMN attempt BIGINT",
-    "ALTER TABLE queue_conversations ADD COLUMN attempt BIGINT",
-    "CREATE TABLE queue_steps (
-        task_id {text} NOT NULL, attempt BIGINT NOT NULL, number BIGINT NOT NULL,
-        at BIGINT NOT NULL, reward DOUBLE PRECISION, terminated BIGINT NOT NULL,
-        truncated BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (task_id, attempt, number)
-    )",
-    // The order of ends. A number is given when an export first comes by, under a lock: so it is
-    // never below one that was seen, however late its task was written down.
-    "ALTER TABLE queue_tasks ADD COLUMN ended_number BIGINT",
-    "CREATE UNIQUE INDEX queue_ended ON queue_tasks (ended_number)
-        WHERE ended_number IS NOT NULL",
-    "CREATE INDEX queue_unnumbered ON queue_tasks (completed_at, id)
-        WHERE completed_at IS NOT NULL AND ended_number IS NULL",
 ]];
 
 /// The version that this build writes.
@@ -119,11 +103,6 @@ impl From<SqlError> for SchemaError {
 /// Makes the tables what this build needs, within the transaction of the caller. Answers which
 /// version was found; 0 is none.
 pub(crate) async fn migrate<S: Sql>(sql: &mut S) -> Result<i64, SchemaError> {
-    migrate_to(sql, STEPS.len()).await
-}
-
-/// Makes the tables those of an earlier build, for tests of the way from there.
-pub(crate) async fn migrate_to<S: Sql>(sql: &mut S, steps: usize) -> Result<i64, SchemaError> {
     if S::POSTGRES {
         // Daemons that start together wait for each other; the lock ends with the transaction.
         sql.rows("SELECT pg_advisory_xact_lock(5790467)", &[])
@@ -143,7 +122,7 @@ pub(crate) async fn migrate_to<S: Sql>(sql: &mut S, steps: usize) -> Result<i64,
         return Err(SchemaError::Newer(found));
     }
     let done = usize::try_from(found).unwrap_or(0);
-    for step in STEPS.iter().take(steps).skip(done) {
+    for step in STEPS.iter().skip(done) {
         for statement in *step {
             sql.run(&in_words_of::<S>(statement), &[]).await?;
         }
@@ -159,7 +138,7 @@ pub(crate) async fn migrate_to<S: Sql>(sql: &mut S, steps: usize) -> Result<i64,
     }
     sql.run(
         "UPDATE queue_schema SET version = ?1",
-        &[Value::Int(i64::try_from(steps).unwrap_or(VERSION))],
+        &[Value::Int(VERSION)],
     )
     .await?;
     Ok(found)

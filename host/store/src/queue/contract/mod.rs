@@ -12,7 +12,6 @@
 )]
 
 mod claiming;
-mod exporting;
 mod keeping;
 mod reporting;
 mod sharing;
