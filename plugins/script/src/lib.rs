@@ -2,7 +2,9 @@
 //! starts.
 //!
 //! The host hands the text over as the setting `script` and its file's name as `script-file`.
-//! Every call reads it anew in a fresh instance; nothing of it is asked once a task runs. What a
+//! Every call reads it anew in a fresh instance; nothing of it is asked once a task runs. What reads
+//! it is there from the start: the build calls `probe` once and makes what is in memory then the
+//! component's first memory (`xtask/guest-build/src/snapshot.rs`). What a
 //! script may say is in [`script`], what it is told and answers in [`value`]; this file only
 //! asks the host. A script is a runtime by its `start`, a policy by its `review`, an observer by
 //! its `notice`, and may be all of them.
@@ -10,8 +12,10 @@
 mod script;
 mod value;
 
+use std::cell::Cell;
 use std::time::SystemTime;
 
+use rhai::Engine;
 use taskwright_plugin_sdk::command::{self, MAIN};
 use taskwright_plugin_sdk::observer::{self, Observer};
 use taskwright_plugin_sdk::policy::{self, Denial, Policy, Request, Verdict};
@@ -36,6 +40,8 @@ impl Runtime for ScriptRuntime {
     }
 
     fn probe() -> Result<(), String> {
+        // What the build calls: nothing may be asked of the host here.
+        MADE.set(Some(made()));
         Ok(())
     }
 
@@ -115,30 +121,45 @@ enum Prints {
     Dropped,
 }
 
-/// The script, as the host hands it over.
-fn read(prints: Prints) -> Result<Script, Fault> {
+thread_local! {
+    /// An engine that no script was read with.
+    static MADE: Cell<Option<Engine>> = const { Cell::new(None) };
+}
+
+/// The engine that was made before, or one that is made now.
+fn made() -> Engine {
+    MADE.take().unwrap_or_else(|| {
+        script::engine(Surroundings {
+            setting: |key| match key {
+                TEXT | FILE => None,
+                key => settings::get(key),
+            },
+            file: |directory, path| {
+                let read = directories::read(directory, path, 0, u32::MAX);
+                read.map_err(said_of_file)
+            },
+            secret: |name| secrets::get(name).map_err(said_of_secret),
+            now,
+        })
+    })
+}
+
+/// The script, as the host hands it over. The instance ends with the call and takes everything
+/// along, so nothing is given back piece by piece.
+fn read(prints: Prints) -> Result<&'static Script, Fault> {
     let [Some(file), Some(text)] = [settings::get(FILE), settings::get(TEXT)] else {
         return Err(Fault::Broken(
             "this is the engine of scripts, and there is no script".to_owned(),
         ));
     };
-    let surroundings = Surroundings {
-        setting: |key| match key {
-            TEXT | FILE => None,
-            key => settings::get(key),
-        },
-        file: |directory, path| {
-            let read = directories::read(directory, path, 0, u32::MAX);
-            read.map_err(said_of_file)
-        },
-        secret: |name| secrets::get(name).map_err(said_of_secret),
-        now,
-        print: match prints {
-            Prints::Logged => |line| log::write(log::Level::Info, line),
-            Prints::Dropped => |_| {},
-        },
+    let mut engine = made();
+    let print = match prints {
+        Prints::Logged => |line: &str| log::write(log::Level::Info, line),
+        Prints::Dropped => |_: &str| {},
     };
-    Script::read(file, text, surroundings)
+    script::print_to(&mut engine, print);
+    let script = Script::read(engine, file, text)?;
+    Ok(Box::leak(Box::new(script)))
 }
 
 /// Where the clock stands that was not lent, in seconds since 1970: the contract says so.

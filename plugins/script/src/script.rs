@@ -46,7 +46,8 @@ enum Arguments {
     One(Map),
 }
 
-/// What a script may ask for beside its task.
+/// What a script may ask for beside its task. Functions that keep nothing: the engine is made
+/// with them before there is a task or a script.
 pub(crate) struct Surroundings {
     /// What the operator set.
     pub(crate) setting: fn(&str) -> Option<String>,
@@ -56,8 +57,6 @@ pub(crate) struct Surroundings {
     pub(crate) secret: fn(&str) -> Result<Vec<u8>, String>,
     /// Milliseconds since 1970, if the clock was lent.
     pub(crate) now: fn() -> Result<i64, String>,
-    /// Where it prints.
-    pub(crate) print: fn(&str),
 }
 
 /// Why a script gave no answer.
@@ -86,16 +85,11 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Reads a script.
+    /// Reads a script, which then has this engine.
     ///
     /// # Errors
     /// [`Fault::Broken`] with the file, the line and what stands there.
-    pub(crate) fn read(
-        file: String,
-        text: String,
-        surroundings: Surroundings,
-    ) -> Result<Self, Fault> {
-        let engine = engine(surroundings);
+    pub(crate) fn read(engine: Engine, file: String, text: String) -> Result<Self, Fault> {
         match engine.compile(&text) {
             Ok(functions) => Ok(Self {
                 engine,
@@ -286,8 +280,9 @@ impl Script {
     }
 }
 
-/// An engine within bounds. Made for each call, so it knows only what scripts need.
-fn engine(surroundings: Surroundings) -> Engine {
+/// An engine within bounds, which knows only what scripts need. To register that takes longer than
+/// all the rest of a call.
+pub(crate) fn engine(surroundings: Surroundings) -> Engine {
     let mut engine = Engine::new_raw();
     // Operators on the script's own kinds of values are built in: without the packages that would
     // register them once more, each call is cheaper.
@@ -313,7 +308,6 @@ fn engine(surroundings: Surroundings) -> Engine {
         file,
         secret,
         now,
-        print,
     } = surroundings;
     engine.register_fn("setting", move |key: &str| {
         setting(key).map_or(Dynamic::UNIT, Dynamic::from)
@@ -325,9 +319,13 @@ fn engine(surroundings: Surroundings) -> Engine {
         secret(name).and_then(text).map_err(raised)
     });
     engine.register_fn("now", move || now().map_err(raised));
+    engine
+}
+
+/// Lets an engine print here.
+pub(crate) fn print_to(engine: &mut Engine, print: fn(&str)) {
     engine.on_print(print);
     engine.on_debug(move |line, _, _| print(line));
-    engine
 }
 
 /// What a script gets of bytes. They are not shown in what is said of them.

@@ -6,6 +6,8 @@
 //! the outer target directory, so that several build scripts and profiles
 //! compile the same guests once.
 
+mod snapshot;
+
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,13 @@ use std::process::Command;
 
 /// The target that plugins are built for.
 pub const TARGET: &str = "wasm32-wasip2";
+
+/// A guest that is called once by the build, and the function: it begins where that call has left
+/// it.
+const CALLED: (&str, &str) = (
+    "taskwright-plugin-script",
+    "taskwright:plugin/runtime@0.1.0#probe",
+);
 
 /// What the outer cargo says for the host, or for its own subcommand, and guests must not hear.
 const NOT_FOR_GUESTS: [&str; 9] = [
@@ -88,8 +97,17 @@ pub fn build(workspace: &Path, sources: &[&Path], packages: &[&str]) -> Result<V
             let component = out_dir.join(package).with_extension("wasm");
             // A copy of our own: another build may be writing the shared one by the time that
             // this package is compiled.
-            fs::copy(&built, &component)
+            let mut bytes = fs::read(&built)
                 .map_err(|error| format!("{package} left no component, is it a cdylib? {error}"))?;
+            if let (called, function) = CALLED
+                && called == *package
+            {
+                bytes = snapshot::of(&bytes, function)
+                    .map_err(|why| format!("{package} cannot begin after {function}: {why}"))?;
+            }
+            fs::write(&component, bytes).map_err(|error| {
+                format!("the component could not be written to {}: {error}", component.display())
+            })?;
             Ok(Guest {
                 package: (*package).to_owned(),
                 component,

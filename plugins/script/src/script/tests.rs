@@ -32,7 +32,6 @@ fn task(command: &[&str], config: &str) -> Task {
 }
 
 fn read_with(text: &str, setting: fn(&str) -> Option<String>) -> Result<Script, Fault> {
-    let print = |_: &str| {};
     let surroundings = Surroundings {
         setting,
         file: |directory, path| Ok(format!("{directory}:{path}").into_bytes()),
@@ -42,9 +41,10 @@ fn read_with(text: &str, setting: fn(&str) -> Option<String>) -> Result<Script, 
             name => Ok(name.as_bytes().to_vec()),
         },
         now: || Err("no clock was lent".to_owned()),
-        print,
     };
-    Script::read("test.rhai".to_owned(), text.to_owned(), surroundings)
+    let mut engine = engine(surroundings);
+    print_to(&mut engine, |_| {});
+    Script::read(engine, "test.rhai".to_owned(), text.to_owned())
 }
 
 fn read(text: &str) -> Result<Script, Fault> {
