@@ -55,6 +55,7 @@ const KILL: i32 = 9;
 
 pub(super) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
     let trying = || format!("test {}", args.file.display());
+    check_config(&args.config)?;
     let source = folder::source_at(&args.file).with_context(trying)?;
     let model = match &args.task {
         Some(file) => Some(model_in(file).with_context(trying)?),
@@ -97,6 +98,19 @@ pub(super) async fn carry_out(args: TrialArgs) -> anyhow::Result<Code> {
         output::print(&describe(&claims, Colours::of_stdout()))?;
     }
     Ok(if all_held { Code::DONE } else { Code::PROBLEM })
+}
+
+/// What `--config` says is an object, as a task's `config` is. Else every claim would fail, and the
+/// plugin would be to blame.
+fn check_config(config: &str) -> anyhow::Result<()> {
+    if config.is_empty() {
+        return Ok(());
+    }
+    let read = serde_json::from_str::<serde_json::Map<String, Value>>(config);
+    read.map(|_| ())
+        .context("read --config as a JSON object")
+        .exit_with(Code::USAGE)
+        .hint("write it as in a task: --config '{\"level\": 10}'")
 }
 
 /// Loads a plugin as a daemon would, with nothing behind it.
@@ -347,5 +361,20 @@ async fn no_room(stage: &Stage) -> Result<(), String> {
         }) => Ok(()),
         Ok(step) => Err(format!("it answered {step:?}")),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_that_is_none_is_the_callers_mistake() {
+        for (config, is_one) in [("", true), ("{}", true), ("{\"a\": 1}", true)]
+            .into_iter()
+            .chain([("{", false), ("7", false), ("[]", false)])
+        {
+            assert_eq!(check_config(config).is_ok(), is_one, "{config}");
+        }
     }
 }
