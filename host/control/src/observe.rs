@@ -6,6 +6,7 @@
 //! and nobody else waits.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,9 +100,19 @@ impl Observing {
             }
             for entry in entries {
                 let sequence = entry.sequence;
-                self.insist(observer, entry, cursor).await;
+                let mut taken = pin!(self.insist(observer, entry, cursor));
+                // It may take days; what comes meanwhile waits, too.
+                loop {
+                    let newest = *position.borrow_and_update();
+                    lag.set(newest.saturating_sub(cursor) as f64);
+                    tokio::select! {
+                        () = &mut taken => break,
+                        changed = position.changed() => if changed.is_err() {
+                            break taken.await;
+                        }
+                    }
+                }
                 cursor = sequence;
-                lag.set(newest.saturating_sub(cursor) as f64);
             }
             if let Err(message) = self.cursors.write(observer, cursor).await {
                 tracing::warn!(

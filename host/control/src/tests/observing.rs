@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -127,6 +131,59 @@ async fn what_is_not_taken_is_told_again_and_nothing_before_it() {
         .until("it heard of it all", |_| ears.heard("a").len() == 3)
         .await;
     assert_eq!(ears.heard("a"), [1, 2, 3]);
+}
+
+/// The gauge of how far behind an observer is: the only metric that it keeps.
+#[derive(Default)]
+struct Lag(Arc<AtomicU64>);
+
+impl Lag {
+    fn value(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Recorder for Lag {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        match key.name() {
+            "taskwright_observer_lag" => Gauge::from_arc(Arc::clone(&self.0)),
+            _ => Gauge::noop(),
+        }
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lag_grows_while_one_event_is_not_taken() {
+    let lag = Lag::default();
+    let _here = metrics::set_default_local_recorder(&lag);
+    let world = world().await;
+    let (ears, memory) = (Ears::of(&["a"]), Arc::<Memory>::default());
+    let _observing = start(&world, &ears, &memory);
+    settle().await;
+    *ears.refuses.lock() = usize::MAX;
+    for name in ["a", "b"] {
+        running(&world, name, spec()).await;
+        settle().await;
+    }
+    assert_eq!(lag.value(), 6.0);
+    *ears.refuses.lock() = 0;
+    world
+        .until("it heard of it all", |_| ears.heard("a").len() == 6)
+        .await;
+    settle().await;
+    assert_eq!(lag.value(), 0.0);
 }
 
 #[tokio::test(start_paused = true)]
