@@ -1,10 +1,15 @@
 //! How far observers were told: a small file for each, replaced whole.
 
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 use taskwright_control::port::Cursors;
+
+/// Bytes of a file that are looked at; no number has as many.
+const MOST_BYTES: u64 = 64;
 
 /// Cursors as files in a directory of our own. An observer's name is one of a runtime, so it is
 /// a file's, too.
@@ -27,16 +32,17 @@ impl Cursors for CursorFiles {
     fn read(&self, observer: &str) -> BoxFuture<'_, Result<Option<u64>, String>> {
         let path = self.path(observer);
         Box::pin(async move {
-            match tokio::fs::read_to_string(&path).await {
+            let shown = path.display().to_string();
+            let found = tokio::task::spawn_blocking(move || content(&path)).await;
+            match found.map_err(|error| error.to_string())? {
                 Ok(text) => match text.trim().parse() {
                     Ok(sequence) => Ok(Some(sequence)),
                     Err(_) => Err(format!(
-                        "{} holds no number: remove it, and the observer begins with what comes next",
-                        path.display()
+                        "{shown} holds no number: remove it, and the observer begins with what comes next"
                     )),
                 },
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(format!("read {}: {error}", path.display())),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(format!("read {shown}: {error}")),
             }
         })
     }
@@ -55,14 +61,34 @@ impl Cursors for CursorFiles {
     }
 }
 
+/// What a cursor's file says. Opening a named pipe would wait for whoever writes into it, and the
+/// daemon's end for that; what is no file is an error instead.
+fn content(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file: remove it"));
+    }
+    let mut text = String::new();
+    file.take(MOST_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Not synced: after a crash of the machine an older number tells events once more, which is
 /// promised, and a file is whole or the one before.
-fn replace(path: &Path, sequence: u64) -> std::io::Result<()> {
+fn replace(path: &Path, sequence: u64) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
     let new = path.with_extension("new");
-    let mut file = std::fs::File::create(&new)?;
+    // What lies there is left over, or something that must not be written into.
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(&new)?;
     writeln!(file, "{sequence}")?;
     drop(file);
     std::fs::rename(&new, path)
@@ -86,5 +112,22 @@ mod tests {
         std::fs::write(cursors.path("webhook"), "much").unwrap();
         let told = cursors.read("webhook").await.unwrap_err();
         assert!(told.contains("holds no number"), "{told}");
+        std::fs::write(cursors.path("webhook"), "9".repeat(10_000)).unwrap();
+        let told = cursors.read("webhook").await.unwrap_err();
+        assert!(told.contains("holds no number"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_named_pipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let cursors = CursorFiles::at(folder.path().to_owned());
+        for name in ["webhook", "webhook.new"] {
+            let (pipe, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+            rustix::fs::mknodat(rustix::fs::CWD, folder.path().join(name), pipe, mode, 0).unwrap();
+        }
+        let told = cursors.read("webhook").await.unwrap_err();
+        assert!(told.contains("it is no file: remove it"), "{told}");
+        cursors.write("webhook", 7).await.unwrap();
+        assert_eq!(cursors.read("webhook").await, Ok(Some(7)));
     }
 }
