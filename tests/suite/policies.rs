@@ -104,7 +104,7 @@ fn policies_are_asked_in_order_and_each_sees_what_those_before_it_made() {
         "submit b-first enforce change",
         "submit a-second enforce allow",
         "submit c-warns warn deny",
-        "launch b-first enforce change",
+        "launch b-first enforce allow",
         "launch a-second enforce allow",
         "launch c-warns warn deny",
     ];

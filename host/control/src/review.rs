@@ -179,12 +179,14 @@ impl Reviewer {
             PolicyVerdict::Allow => (Said::Allow, None),
             PolicyVerdict::Change { patch, reason } => {
                 let changed = self.documents.patch(&document, &patch);
-                match changed {
+                let said = match changed {
                     Err(why) => {
                         let message = format!("its change makes no task: {why}");
                         return self.silent(stage, entry, walk, message);
                     }
-                    Ok((spec, document)) if counts && spec != *walk.spec => {
+                    // It is as the policy wants it already, as at every stage after the first.
+                    Ok((spec, _)) if spec == *walk.spec => Said::Allow,
+                    Ok((spec, document)) if counts => {
                         // Checked before anybody else sees it: what others made is not undone for
                         // a change that cannot run.
                         match self.check(&walk.task, &spec).await {
@@ -197,10 +199,11 @@ impl Reviewer {
                         }
                         walk.spec = spec.into();
                         walk.document = Some(document.into());
+                        Said::Change { patch, reason }
                     }
-                    Ok(_) => {}
-                }
-                (Said::Change { patch, reason }, None)
+                    Ok(_) => Said::Change { patch, reason },
+                };
+                (said, None)
             }
             PolicyVerdict::Deny { reason, field } => {
                 let decision = Decision::Deny {

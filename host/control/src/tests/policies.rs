@@ -208,6 +208,22 @@ async fn a_warning_changes_nothing_and_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_so_already_is_no_change() {
+    let world = world().await;
+    put(&world, "capper", ordered(1), change(5));
+    put(&world, "again", ordered(2), change(5));
+    let task = running(&world, "a", spec()).await;
+    assert_eq!(task.spec.priority, 5);
+    let told = [
+        "capper submit change",
+        "again submit allow",
+        "capper launch allow",
+        "again launch allow",
+    ];
+    assert_eq!(verdicts(&world, "a"), told);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_question_waits_for_its_answer_also_across_a_restart() {
     let mut world = world().await;
     put(&world, "careful", terms(), ask());
