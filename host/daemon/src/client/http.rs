@@ -248,25 +248,10 @@ async fn refusal(answer: Answer) -> anyhow::Error {
             .and_then(Value::as_str)
             .map(str::to_owned)
     };
-    let message = text("detail")
-        .or_else(|| text("message"))
-        .unwrap_or_else(|| format!("the daemon answered {status}"));
-    let mut lines = vec![message];
-    let fields = document.get("errors").or_else(|| document.get("details"));
-    // The message names the first field; a list of one adds nothing.
-    if let Some(fields) = fields
-        .and_then(Value::as_array)
-        .filter(|fields| fields.len() > 1)
-    {
-        lines.extend(fields.iter().map(|field| {
-            let part = |name| field.get(name).and_then(Value::as_str).unwrap_or_default();
-            format!("  {}: {}", part("field"), part("message"))
-        }));
-    }
     let refused = Refused {
         status,
         cause: text("cause"),
-        message: lines.join("\n"),
+        message: told(status, &document),
     };
     let hint = match status {
         StatusCode::UNAUTHORIZED => {
@@ -278,6 +263,40 @@ async fn refusal(answer: Answer) -> anyhow::Error {
         Some(hint) => crate::failure::advised(refused, hint),
         None => refused.into(),
     }
+}
+
+/// What a refusal says: its message, and the fields that the message leaves out.
+fn told(status: StatusCode, document: &Value) -> String {
+    let text = |part: &Value, name: &str| {
+        let text = part.get(name).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
+    let mut message = text(document, "detail");
+    if message.is_empty() {
+        message = text(document, "message");
+    }
+    if message.is_empty() {
+        message = format!("the daemon answered {status}");
+    }
+    let fields = document.get("errors").or_else(|| document.get("details"));
+    let fields = fields.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut lines = vec![message];
+    match fields {
+        // The message may be about the one field and name it; a list of it adds nothing then.
+        [one] => {
+            let field = text(one, "field");
+            let said = lines.iter().any(|message| message.contains(&field));
+            if !said {
+                lines.push(format!("  in {field}"));
+            }
+        }
+        fields => lines.extend(
+            fields
+                .iter()
+                .map(|one| format!("  {}: {}", text(one, "field"), text(one, "message"))),
+        ),
+    }
+    lines.join("\n")
 }
 
 /// `text` as one segment of a path or one value of a query.
@@ -295,7 +314,30 @@ pub(crate) fn percent_encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_refusal_tells_each_field_once() {
+        let told = |document: Value| told(StatusCode::FORBIDDEN, &document);
+        let denied = json!({
+            "detail": "gate denies it: not as root",
+            "errors": [{"field": "process.user", "message": "not as root"}],
+        });
+        assert_eq!(told(denied), "gate denies it: not as root\n  in process.user");
+        let named = json!({
+            "message": "process.user: not as root",
+            "details": [{"field": "process.user", "message": "not as root"}],
+        });
+        assert_eq!(told(named), "process.user: not as root");
+        let several = json!({
+            "detail": "a: one, and more",
+            "errors": [{"field": "a", "message": "one"}, {"field": "b", "message": "two"}],
+        });
+        assert_eq!(told(several), "a: one, and more\n  a: one\n  b: two");
+        assert_eq!(told(Value::Null), "the daemon answered 403 Forbidden");
+    }
 
     #[test]
     fn names_are_encoded_as_one_segment() {
