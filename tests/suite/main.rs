@@ -46,6 +46,7 @@ mod languages;
 mod lent;
 mod lifecycle;
 mod limits;
+mod live;
 mod opensandbox;
 mod output;
 mod packaging;

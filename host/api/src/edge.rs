@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use tracing::Instrument;
 
+use crate::aiopslab::cors::{self, Asking};
 use crate::auth::{Caller, Peer, Scope};
 use crate::native;
 use crate::problem::{Form, Problem};
@@ -53,7 +54,22 @@ pub(crate) async fn edge(
         caller = tracing::field::Empty,
     );
 
-    let admitted = admit(&state, &request, route);
+    // Which pages of other origins are let in is said for the queue's dialect alone.
+    let cors = route.queue.then_some(&state.queue_api.cors);
+    let asking = Asking {
+        peer: peer_of(&request),
+        tokens: state.auth.asks(),
+    };
+    let entry = cors.and_then(|cors| cors.entry(request.headers(), &method, asking));
+    let asked = cors.and_then(|cors| cors.preflight(request.headers(), &method, asking));
+    let is_off = route.is_off(&state);
+    let admitted = match asked {
+        Some(answer) => Err(answer.unwrap_or_else(|()| foreign_page().into_response())),
+        None if is_off => Err(Problem::new(StatusCode::NOT_FOUND, "Not Found").into_response()),
+        None => {
+            admit(&state, &request, route, entry.is_some()).map_err(IntoResponse::into_response)
+        }
+    };
     let mut response = match admitted {
         Ok(caller) => {
             span.record("caller", caller.name.as_ref());
@@ -69,15 +85,21 @@ pub(crate) async fn edge(
                 .into_response()
             })
         }
-        Err(problem) => problem.into_response(),
+        Err(response) => response,
     };
 
     if let Some(problem) = problem_in(&mut response).await {
-        let mut rendered = problem.render(route.form, request_id.to_str().unwrap_or_default());
+        let form = if is_off { Form::Typed } else { route.form };
+        let mut rendered = problem.render(form, request_id.to_str().unwrap_or_default());
         if let Some(allow) = response.headers_mut().remove(ALLOW) {
             rendered.headers_mut().insert(ALLOW, allow);
         }
         response = rendered;
+    }
+    match &entry {
+        Some(entry) => entry.tell(response.headers_mut()),
+        None if cors.is_some() => cors::vary(response.headers_mut()),
+        None => {}
     }
     response.headers_mut().insert(REQUEST_ID, request_id);
     let status = response.status();
@@ -136,11 +158,20 @@ pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Problem {
     .hint("the Allow header names the methods that are")
 }
 
-/// Who asks, if they may.
-fn admit(state: &ApiState, request: &Request, route: Route) -> Result<Caller, Problem> {
-    refuse_long_headers(request.headers())?;
+fn peer_of(request: &Request) -> Peer {
     let peer = request.extensions().get::<Peer>();
-    let peer = peer.copied().unwrap_or(Peer::Network);
+    peer.copied().unwrap_or(Peer::Network)
+}
+
+/// Who asks, if they may. A page that was `let_in` may do what its reader may.
+fn admit(
+    state: &ApiState,
+    request: &Request,
+    route: Route,
+    let_in: bool,
+) -> Result<Caller, Problem> {
+    refuse_long_headers(request.headers())?;
+    let peer = peer_of(request);
     if route.open {
         return Ok(Caller::unauthenticated(peer));
     }
@@ -149,10 +180,10 @@ fn admit(state: &ApiState, request: &Request, route: Route) -> Result<Caller, Pr
     if anybody && peer == Peer::Loopback {
         refuse_public_names(request.headers())?;
     }
-    if request.method().is_safe() {
-        caller.require(Scope::Read)?;
-    } else {
-        caller.require(Scope::Submit)?;
+    let reads = request.method().is_safe();
+    caller.require(if reads { Scope::Read } else { Scope::Submit })?;
+    // What a WebSocket brings no browser keeps from a page, as it does with an answer.
+    if !let_in && (!reads || route.label == aiopslab::SOCKET) {
         refuse_foreign_pages(request.headers())?;
         if anybody {
             refuse_named_pages(request.headers())?;
@@ -309,6 +340,8 @@ struct Route {
     label: &'static str,
     /// Whether it is answered without asking who asks.
     open: bool,
+    /// Whether it is of the queue's dialect.
+    queue: bool,
     form: Form,
 }
 
@@ -335,7 +368,9 @@ const TESSIA: [&str; 6] = [
     "/v1/tasks/{task_id}/output",
 ];
 /// Those of AIOpsLab's dialect.
-const AIOPSLAB: [&str; 25] = [
+const AIOPSLAB: [&str; 27] = [
+    "/api/v1/tasks/{task_id}/events",
+    aiopslab::SOCKET,
     "/api/v1/tasks",
     "/api/v1/tasks/stats",
     "/api/v1/tasks/{task_id}",
@@ -401,10 +436,12 @@ impl Route {
             || (path == "/tasks" && !method.is_safe())
             // The reference answers text here; programs that know it read JSON anyway.
             || matched.is_none();
+        let queue = aiopslab.is_some() || aiopslab::has_path(asked);
         Self {
             label: label.unwrap_or("other"),
             open: open.is_some(),
-            form: if aiopslab.is_some() || aiopslab::has_path(asked) {
+            queue,
+            form: if queue {
                 Form::Typed
             } else if tessia.is_some() || path == "/" || tessia::has_path(asked) {
                 Form::Detail
@@ -413,6 +450,15 @@ impl Route {
             } else {
                 Form::ProblemDocument
             },
+        }
+    }
+
+    /// Whether the operator wants it not to be there (`ENABLE_DOCS`, `ENABLE_METRICS`).
+    fn is_off(self, state: &ApiState) -> bool {
+        match self.label {
+            "/docs" | "/redoc" => !state.queue_api.docs,
+            "/metrics" => !state.queue_api.metrics,
+            _ => false,
         }
     }
 }

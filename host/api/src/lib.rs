@@ -32,6 +32,7 @@ mod sse;
 pub mod state;
 pub mod tessia;
 
+pub use aiopslab::{Cors, Live, QueueApi, SubmissionLimit};
 pub use auth::{AuthConfig, AuthError, Scope, Token};
 pub use native::document::TaskDocuments;
 pub use room::Room;
@@ -56,6 +57,8 @@ pub fn router(state: ApiState) -> Router {
         .merge(tessia::under_prefix())
         .merge(aiopslab::routes().split_for_parts().0)
         .merge(aiopslab::under_prefix())
+        // The page of `/docs`, under the other name that AIOpsLab's documents have for it.
+        .route("/redoc", axum::routing::get(openapi::docs))
         .fallback(edge::no_such_route)
         .method_not_allowed_fallback(edge::no_such_method)
         .layer(middleware::from_fn_with_state(state.clone(), edge::edge))

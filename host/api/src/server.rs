@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +85,7 @@ pub async fn serve(
             http: http(&limits),
             // Each its own: whoever floods the network does not lock out who is on the machine.
             places: Arc::new(Semaphore::new(limits.connections)),
+            most: limits.connections,
             shutdown: shutdown.clone(),
             drain_time: limits.drain_time,
         };
@@ -109,11 +111,24 @@ fn http(limits: &ServeLimits) -> http1::Builder {
     http
 }
 
+/// A connection as a request sees it: who is at its other end, its place, and a way to cut it.
+/// Whoever takes the connection over (a WebSocket) keeps this, and with it the place.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    /// The address of the other end, over the network.
+    pub(crate) from: Option<IpAddr>,
+    /// Ends the connection whatever is under way: for clients that take nothing any more.
+    pub(crate) cut: CancellationToken,
+    _place: Arc<OwnedSemaphorePermit>,
+}
+
 /// What is needed to let connections in.
 struct Door {
     router: Router,
     http: http1::Builder,
     places: Arc<Semaphore>,
+    /// How many there are.
+    most: usize,
     shutdown: CancellationToken,
     drain_time: Duration,
 }
@@ -142,6 +157,9 @@ impl Door {
         let _ = drained.await;
         let cut = inside.len();
         inside.shutdown().await;
+        // Connections that were taken over are nobody's inside; they end by the same token.
+        let all = u32::try_from(self.most).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout_at(deadline, self.places.acquire_many(all)).await;
         Drained { cut }
     }
 
@@ -152,8 +170,13 @@ impl Door {
         };
         let (router, http) = (self.router.clone(), self.http.clone());
         let shutdown = self.shutdown.clone();
+        let line = |from| Line {
+            from,
+            cut: CancellationToken::new(),
+            _place: Arc::new(place),
+        };
         match arrived {
-            Arrived::Tcp(stream) => {
+            Arrived::Tcp(stream, from) => {
                 // Answers are small and written whole: waiting for more only delays them.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was not set");
@@ -163,19 +186,20 @@ impl Door {
                     Ok(at) if at.ip().to_canonical().is_loopback() => Peer::Loopback,
                     _ => Peer::Network,
                 };
-                inside.spawn(converse(stream, peer, router, http, shutdown, place));
+                let line = line(Some(from.to_canonical()));
+                inside.spawn(converse(stream, peer, router, http, shutdown, line));
             }
             Arrived::Unix(stream) => {
                 let uid = stream.peer_cred().map(|credentials| credentials.uid()).ok();
                 let peer = Peer::Unix { uid };
-                inside.spawn(converse(stream, peer, router, http, shutdown, place));
+                inside.spawn(converse(stream, peer, router, http, shutdown, line(None)));
             }
         }
     }
 }
 
 enum Arrived {
-    Tcp(TcpStream),
+    Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
 }
 
@@ -184,7 +208,7 @@ async fn accept(listener: &Listener) -> io::Result<Arrived> {
         Listener::Tcp(listener) => listener
             .accept()
             .await
-            .map(|(stream, _)| Arrived::Tcp(stream)),
+            .map(|(stream, from)| Arrived::Tcp(stream, from.ip())),
         Listener::Unix(listener) => listener
             .accept()
             .await
@@ -219,7 +243,7 @@ async fn turn_away(arrived: Arrived) {
     metrics::counter!("taskwright_http_connections_refused_total").increment(1);
     let told = async {
         match arrived {
-            Arrived::Tcp(mut stream) => stream.write_all(answer.as_bytes()).await,
+            Arrived::Tcp(mut stream, _) => stream.write_all(answer.as_bytes()).await,
             Arrived::Unix(mut stream) => stream.write_all(answer.as_bytes()).await,
         }
     };
@@ -234,25 +258,34 @@ async fn converse<S>(
     router: Router,
     http: http1::Builder,
     shutdown: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    line: Line,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let cut = line.cut.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let router = router.clone();
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(line.clone());
         async move {
             let answer: Result<_, Infallible> = router.oneshot(request.map(Body::new)).await;
             answer
         }
     });
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection.with_upgrades());
+    let ended = async {
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
+    };
+    let ended = tokio::select! {
+        ended = ended => ended,
+        () = cut.cancelled() => return,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");

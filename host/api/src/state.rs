@@ -9,6 +9,7 @@ use taskwright_queue::Queue;
 use taskwright_queue::pool::InternalWorkers;
 use tokio_util::sync::CancellationToken;
 
+use crate::aiopslab::QueueApi;
 use crate::auth::AuthConfig;
 use crate::room::Room;
 use crate::tessia::LeftTasks;
@@ -22,6 +23,8 @@ pub struct ApiState {
     pub queue: Queue,
     /// The workers of this daemon.
     pub workers: Arc<dyn InternalWorkers>,
+    /// What the operator set for the queue's dialect.
+    pub queue_api: Arc<QueueApi>,
     /// Who may do what.
     pub auth: AuthConfig,
     /// What `/version` shows.

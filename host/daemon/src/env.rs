@@ -112,6 +112,45 @@ pub(crate) const QUEUE_MAX_WAITING: &str = "TASKWRIGHT_QUEUE_MAX_WAITING";
 /// Whether workers may have ids of any form.
 pub(crate) const QUEUE_ANY_WORKER_ID: &str = "TASKWRIGHT_QUEUE_ANY_WORKER_ID";
 
+/// How many queued tasks a client may submit in a second.
+pub(crate) const QUEUE_SUBMISSIONS_PER_SECOND: &str = "TASKWRIGHT_QUEUE_SUBMISSIONS_PER_SECOND";
+/// How many it may submit at once.
+pub(crate) const QUEUE_SUBMISSION_BURST: &str = "TASKWRIGHT_QUEUE_SUBMISSION_BURST";
+/// How many live streams may be open.
+pub(crate) const QUEUE_MAX_STREAMS: &str = "TASKWRIGHT_QUEUE_MAX_STREAMS";
+/// How long the reader of one may take nothing.
+pub(crate) const QUEUE_STREAM_PATIENCE: &str = "TASKWRIGHT_QUEUE_STREAM_PATIENCE";
+/// Hosts that callbacks may go to, separated by commas.
+pub(crate) const QUEUE_CALLBACK_HOSTS: &str = "TASKWRIGHT_QUEUE_CALLBACK_HOSTS";
+/// Whether their names may lead into a private network.
+pub(crate) const QUEUE_CALLBACK_PRIVATE_ADDRESSES: &str =
+    "TASKWRIGHT_QUEUE_CALLBACK_PRIVATE_ADDRESSES";
+/// A file with the key that signs callbacks.
+pub(crate) const QUEUE_CALLBACK_SECRET_FILE: &str = "TASKWRIGHT_QUEUE_CALLBACK_SECRET_FILE";
+/// How often a callback is tried.
+pub(crate) const QUEUE_CALLBACK_TRIES: &str = "TASKWRIGHT_QUEUE_CALLBACK_TRIES";
+/// Origins of web pages that may use the queue's API: a JSON array, or separated by commas. As
+/// AIOpsLab's task executor, as those up to [`OFFLINE_THRESHOLD`].
+pub(crate) const CORS_ORIGINS: &str = "CORS_ORIGINS";
+/// Whether `/docs` is served.
+pub(crate) const ENABLE_DOCS: &str = "ENABLE_DOCS";
+/// Whether `/metrics` is served.
+pub(crate) const ENABLE_METRICS: &str = "ENABLE_METRICS";
+/// The model of a queued task's agent; counts more than [`OPENAI_MODEL`].
+pub(crate) const OPENROUTER_MODEL: &str = "OPENROUTER_MODEL";
+/// The model of a queued task's agent; counts more than [`DEFAULT_AGENT_MODEL`].
+pub(crate) const OPENAI_MODEL: &str = "OPENAI_MODEL";
+/// What is logged, where nothing of ours says so.
+pub(crate) const PLAIN_LOG_LEVEL: &str = "LOG_LEVEL";
+/// How log lines look, where nothing of ours says so.
+pub(crate) const PLAIN_LOG_FORMAT: &str = "LOG_FORMAT";
+/// The address of the API, where nothing of ours says so.
+pub(crate) const HOST: &str = "HOST";
+/// The port of the API, where nothing of ours says so.
+pub(crate) const PORT: &str = "PORT";
+/// How long a worker may be silent, where [`WORKER_HEARTBEAT_TIMEOUT`] is not set.
+pub(crate) const OFFLINE_THRESHOLD: &str = "WORKER_OFFLINE_THRESHOLD";
+
 /// The daemon that client commands speak to.
 pub(crate) const SERVER: &str = "TASKWRIGHT_SERVER";
 /// The token that client commands show.

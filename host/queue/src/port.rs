@@ -286,6 +286,9 @@ pub trait QueueStore: Send + Sync + 'static {
     /// One task.
     fn task(&self, id: TaskId) -> Answer<'_, Option<QueuedTask>>;
 
+    /// The revision of one task, without the rest of it: for whoever looks whether it changed.
+    fn task_revision(&self, id: TaskId) -> Answer<'_, Option<u64>>;
+
     /// A part of all tasks.
     fn tasks(&self, query: TaskQuery) -> Answer<'_, TaskPage>;
 

@@ -14,14 +14,24 @@
 //! | `view` | what is answered |
 //! | `tasks` | create, list, get, cancel |
 //! | `logs` | the lines of a task |
+//! | `live` | states and lines as they come: server-sent events, WebSocket |
+//! | `callback` | what a `callback_url` is told |
+//! | `limit` | how fast one client may submit |
+//! | `cors` | which web pages of other origins may use it |
 //! | `workers` | register, hear, claim, report |
 //! | `internal` | the workers inside this daemon |
 //! | `conversations` | what was said between a model and the world |
 //! | `health` | health, readiness, sums |
 
+mod callback;
 mod conversations;
+pub(crate) mod cors;
 mod health;
 mod internal;
+mod limit;
+mod live;
+#[cfg(test)]
+mod live_tests;
 mod logs;
 mod read;
 mod shape;
@@ -46,11 +56,31 @@ use crate::openapi;
 use crate::problem::Problem;
 use crate::state::ApiState;
 
+pub use callback::{CallbackCheck, CallbackDocument, callback_document};
+pub use cors::Cors;
 pub(crate) use health::{QueueBlocks, QueueHealth, measure};
+pub use limit::SubmissionLimit;
+pub use live::Live;
 pub(crate) use view::ErrorView;
 
 /// Where the whole dialect is served a second time.
 pub const PREFIX: &str = "/aiopslab";
+
+/// What the operator set for this dialect, beside what the queue itself does.
+pub struct QueueApi {
+    /// Live streams.
+    pub live: Live,
+    /// How fast one client may submit.
+    pub submissions: SubmissionLimit,
+    /// Whether a `callback_url` may be told.
+    pub callbacks: Box<CallbackCheck>,
+    /// Which web pages may use it.
+    pub cors: Cors,
+    /// Whether `/docs` and `/redoc` are served.
+    pub docs: bool,
+    /// Whether `/metrics` is served.
+    pub metrics: bool,
+}
 
 /// Every route that is this dialect's alone, each with its description.
 pub(crate) fn routes() -> OpenApiRouter<Arc<ApiState>> {
@@ -60,6 +90,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tasks::get_task, tasks::delete_task))
         .routes(routes!(tasks::cancel_task))
         .routes(routes!(logs::task_logs, logs::append_logs))
+        .routes(routes!(live::events::task_events))
+        .routes(routes!(live::socket::task_socket))
         .routes(routes!(workers::register))
         .routes(routes!(internal::status))
         .routes(routes!(internal::scale))
@@ -99,13 +131,16 @@ pub(crate) fn under_prefix() -> Router<Arc<ApiState>> {
         .route(&slash, get(health::root))
 }
 
+/// The route of the one WebSocket.
+pub(crate) const SOCKET: &str = "/ws/tasks/{task_id}";
+
 /// Whether errors at this path have this dialect's form.
 pub(crate) fn has_path(path: &str) -> bool {
     let below = |base: &str| {
         let rest = path.strip_prefix(base);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    below("/api/v1") || path == "/ready" || path == "/queue/stats" || below(PREFIX)
+    below("/api/v1") || below("/ws") || path == "/ready" || path == "/queue/stats" || below(PREFIX)
 }
 
 impl From<StoreError> for Problem {

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use taskwright_queue::task::{Idempotency, Tries};
 use taskwright_queue::{Json, NewTask, ProblemId, QueueConfig};
 
+use super::callback::CallbackCheck;
 use super::read;
 use crate::problem::{FieldProblem, Problem};
 
@@ -24,6 +25,7 @@ const LONGEST_URL: usize = 2000;
 pub(super) fn read(
     body: &Map<String, Value>,
     config: &QueueConfig,
+    callbacks: &CallbackCheck,
     key: Option<&str>,
 ) -> Result<NewTask, Problem> {
     let mut problems = Vec::new();
@@ -58,7 +60,7 @@ pub(super) fn read(
     let backend_type = fields.text("backend_type", LONGEST_BACKEND);
     let failures = fields.max_attempts();
     fields.agent(&config.default_model);
-    let callback_url = fields.callback(callback);
+    let callback_url = fields.callback(callback, callbacks);
     let Fields { problems, .. } = fields;
     if !problems.is_empty() {
         return Err(read::unprocessable(problems));
@@ -228,21 +230,21 @@ impl Fields<'_> {
     }
 
     /// Beside the parameters, or among them.
-    fn callback(&mut self, beside: Option<Value>) -> Option<String> {
+    fn callback(&mut self, beside: Option<Value>, check: &CallbackCheck) -> Option<String> {
         let value = beside.or_else(|| read::field(self.parameters, "callback_url").cloned())?;
         let address = value.as_str().filter(|text| text.len() <= LONGEST_URL);
-        let usable = address.filter(|text| {
-            let uri = text.parse::<axum::http::Uri>();
-            uri.is_ok_and(|uri| {
-                matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
-            })
-        });
-        if usable.is_none() {
-            let message = "must be an http or https address of at most 2000 characters";
-            self.problems
-                .push(FieldProblem::new("/callback_url", message));
+        let usable = match address {
+            None => Err(format!("must be a text of at most {LONGEST_URL} bytes")),
+            Some(address) => check(address).map(|()| address.to_owned()),
+        };
+        match usable {
+            Ok(address) => Some(address),
+            Err(message) => {
+                self.problems
+                    .push(FieldProblem::new("/callback_url", message));
+                None
+            }
         }
-        usable.map(str::to_owned)
     }
 }
 

@@ -10,8 +10,8 @@ use taskwright_queue::{ProblemId, TaskStatus, WorkerId};
 
 use super::read::{self, Words};
 use super::shape::Base;
-use super::submission;
 use super::view::{Beside, ErrorView, TaskView};
+use super::{limit, submission};
 use crate::body::json;
 use crate::native::Shared;
 use crate::problem::Problem;
@@ -39,7 +39,7 @@ pub(super) struct TaskRequest {
     /// `backend_type`, `agent_config`, `max_attempts`, and whatever the worker understands.
     #[schema(value_type = Object, example = json!({"max_steps": 30, "timeout": 1800, "priority": 7}))]
     parameters: (),
-    /// Where its end is told by a POST.
+    /// Where its end is told by a POST: a host that the operator allows.
     callback_url: Option<String>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct TaskRequest {
         (status = 200, description = "The same request had made it before", body = TaskView<'static>),
         (status = 422, description = "Not a task", body = ErrorView<'static>),
         (status = 413, description = "The body is too large", body = ErrorView<'static>),
-        (status = 429, description = "As many tasks wait as may", body = ErrorView<'static>),
+        (status = 429, description = "As many tasks wait as may, or this client submits too fast", body = ErrorView<'static>),
     )
 )]
 pub(super) async fn create_task(
@@ -71,8 +71,10 @@ pub(super) async fn create_task(
             }
         },
     };
+    limit::admit(&state, request.extensions(), 1)?;
     let body = read::needed_object(&state, request).await?;
-    let task = submission::read(&body, state.queue.config(), key.as_deref())?;
+    let callbacks = &*state.queue_api.callbacks;
+    let task = submission::read(&body, state.queue.config(), callbacks, key.as_deref())?;
     let created = state.queue.store().create(task).await?;
     let status = if created.repeated {
         StatusCode::OK

@@ -163,9 +163,9 @@ async fn what_is_wrong_with_a_task_is_told_field_by_field() {
             "1 to 100",
         ),
         (
-            json!({"problem_id": "a", "callback_url": "ftp://x"}),
+            json!({"problem_id": "a", "callback_url": "http://169.254.169.254/latest"}),
             "/callback_url",
-            "http",
+            "is not allowed",
         ),
     ] {
         let answer = api.post("/api/v1/tasks", &body.to_string()).await;

@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::boot::Boot;
+use super::callbacks::Callbacks;
 use super::clock::RealClock;
 use super::compile::ChildCompiler;
 use super::containers::{self, Remembered};
@@ -186,6 +187,15 @@ impl Daemon {
             });
         }
         helpers.spawn(queue.clone().watch_time(surroundings.shutdown.clone()));
+        let queue_api = config.queue_api.queue_api();
+        let live = queue_api.live.clone();
+        helpers.spawn(live.follow(queue.clone(), surroundings.shutdown.clone()));
+        let callbacks = Callbacks {
+            queue: queue.clone(),
+            policy: config.queue_api.callbacks.clone(),
+            secret: config.queue_api.callback_secret.clone(),
+        };
+        helpers.spawn(callbacks.deliver(surroundings.shutdown.clone()));
         helpers.spawn(folders.follow(surroundings.shutdown.clone()));
         helpers.spawn(observe(Observing {
             control: running.control.clone(),
@@ -215,6 +225,7 @@ impl Daemon {
             control: running.control.clone(),
             queue,
             workers: Arc::new(pool),
+            queue_api: Arc::new(queue_api),
             auth: AuthConfig::with_tokens(tokens(config)?),
             version: version_info(),
             metrics: surroundings.metrics,

@@ -7,6 +7,7 @@
 //! | [`data_dir`], [`places`], [`boot`] | what is on disk, and whose life it is from |
 //! | [`units`], [`outputs`], [`clock`] | ports of the loop over what there is |
 //! | [`default_runtime`] | sidecar mode: whom commands belong to |
+//! | [`callbacks`] | ends of queued tasks, told to whoever asked for it |
 //! | [`tessia`], [`left`] | files of the Tessia task runner, ours and those of another |
 //! | [`workers`] | the workers of this daemon |
 //! | [`compile`] | plugins are compiled in a child process |
@@ -15,6 +16,7 @@
 
 pub(crate) mod assemble;
 pub(crate) mod boot;
+pub(crate) mod callbacks;
 pub(crate) mod clock;
 pub(crate) mod compile;
 pub(crate) mod containers;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use taskwright_package::Trust;
 
 use super::queue::QueueSettings;
+use super::queue_api::QueueApiSettings;
 use super::table::Value;
 use super::tokens::{self, TokenEntry};
 use super::{Settings, Source};
@@ -43,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) tessia_work_root: Option<PathBuf>,
     /// Tasks that wait for workers.
     pub(crate) queue: QueueSettings,
+    /// What their API does beside it.
+    pub(crate) queue_api: QueueApiSettings,
     /// What tasks inherit or are given.
     pub(crate) task_env: Vec<String>,
     /// Whether commands belong into the main container.
@@ -136,6 +139,7 @@ impl Config {
             record_plugins: settings.path("record-plugins")?,
             tessia_work_root: settings.path("tessia.work-root")?,
             queue: QueueSettings::from_settings(settings)?,
+            queue_api: QueueApiSettings::from_settings(settings)?,
             task_env: settings.list("tasks.env")?,
             sidecar: settings.switch("sidecar.enabled")?,
             sidecar_runtime: SidecarConfig {
@@ -278,7 +282,7 @@ impl Settings {
         }
     }
 
-    fn count(&self, key: &str) -> anyhow::Result<usize> {
+    pub(super) fn count(&self, key: &str) -> anyhow::Result<usize> {
         usize::try_from(self.number(key)?).with_context(|| format!("setting {key}"))
     }
 
@@ -289,7 +293,7 @@ impl Settings {
         }
     }
 
-    fn path(&self, key: &str) -> anyhow::Result<Option<PathBuf>> {
+    pub(super) fn path(&self, key: &str) -> anyhow::Result<Option<PathBuf>> {
         match self.value(key) {
             None => Ok(None),
             Some(Value::Path(path)) => Ok(Some(path.clone())),
@@ -297,7 +301,7 @@ impl Settings {
         }
     }
 
-    fn list(&self, key: &str) -> anyhow::Result<Vec<String>> {
+    pub(super) fn list(&self, key: &str) -> anyhow::Result<Vec<String>> {
         match self.value(key) {
             None => Ok(Vec::new()),
             Some(Value::List(list)) => Ok(list.clone()),

@@ -7,7 +7,8 @@
 //! | [`mod@file`] | the TOML file, with lines and suggestions |
 //! | [`tokens`] | the tokens that the API accepts |
 //! | [`keys`] | the keys whose signatures of plugins count |
-//! | [`queue`] | the queue's settings |
+//! | [`queue`], [`queue_api`] | the queue's settings, and those of its API |
+//! | `others` | variables of other programs that say the same |
 //! | [`templates`] | what workers of this machine run for which problem |
 //! | [`config`] | the settings as typed values |
 //!
@@ -18,7 +19,9 @@ pub(crate) mod config;
 pub(crate) mod file;
 pub(crate) mod flags;
 mod keys;
+mod others;
 pub(crate) mod queue;
+pub(crate) mod queue_api;
 pub(crate) mod table;
 pub(crate) mod templates;
 pub(crate) mod tokens;
@@ -27,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use config::Config;
 use flags::Flags;
+use others::Rank;
 use table::{Kind, SETTINGS, Setting, Value};
 use taskwright_package::TrustedKey;
 use taskwright_worker::Template;
@@ -120,11 +124,12 @@ pub(crate) fn resolve(sources: &Sources<'_>) -> Settings {
             let place = format!("--{}", setting.flag);
             (settings.parse(setting, words, place), Source::Flag)
         } else if let Some((name, text)) = variable_of(setting, sources) {
-            let words = words_of_variable(setting.kind, &text);
-            let value = settings.parse(setting, &words, name.to_owned());
-            (value, Source::Environment(name))
+            settings.parse_variable(setting, name, &text)
         } else if let Some((_, value, line)) = from_file {
             (Some(value.clone()), Source::File(*line))
+        } else if let Some((name, text)) = others::said(setting, Rank::AfterFile, sources.variable)
+        {
+            settings.parse_variable(setting, name, &text)
         } else {
             let words = setting.default.map(|text| [text.to_owned()]);
             let value = words.and_then(|words| {
@@ -150,6 +155,17 @@ pub(crate) fn process_variable(name: &str) -> Option<String> {
 }
 
 impl Settings {
+    fn parse_variable(
+        &mut self,
+        setting: &Setting,
+        name: &'static str,
+        text: &str,
+    ) -> (Option<Value>, Source) {
+        let words = words_of_variable(setting.kind, text);
+        let value = self.parse(setting, &words, name.to_owned());
+        (value, Source::Environment(name))
+    }
+
     fn parse(&mut self, setting: &Setting, words: &[String], place: String) -> Option<Value> {
         match setting.kind.parse(words) {
             Ok(value) => Some(value),
@@ -177,13 +193,20 @@ impl Settings {
 /// The variable of a setting and what it says. An empty one says nothing, as in the
 /// reference executor.
 fn variable_of(setting: &Setting, sources: &Sources<'_>) -> Option<(&'static str, String)> {
-    let name = setting.variable?;
-    let text = (sources.variable)(name)?;
-    (!text.is_empty()).then_some((name, text))
+    let ours = || {
+        let name = setting.variable?;
+        let text = (sources.variable)(name)?;
+        (!text.is_empty()).then_some((name, text))
+    };
+    others::said(setting, Rank::BeforeOurs, sources.variable).or_else(ours)
 }
 
 fn words_of_variable(kind: Kind, text: &str) -> Vec<String> {
     if kind.is_list() {
+        // Some programs write lists so.
+        if let Ok(words) = serde_json::from_str::<Vec<String>>(text) {
+            return words;
+        }
         text.split(',').map(str::to_owned).collect()
     } else {
         vec![text.to_owned()]
@@ -322,6 +345,56 @@ mod tests {
                 "--max-running",
                 "ENABLE_SIDECAR_MODE"
             ]
+        );
+    }
+
+    #[test]
+    fn names_of_many_programs_count_less_than_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, "listen-addr = 'file:1'\n").unwrap();
+        let others = [
+            ("PORT", "8000"),
+            ("LOG_LEVEL", "DEBUG"),
+            ("WORKER_OFFLINE_THRESHOLD", "120"),
+            ("DEFAULT_AGENT_MODEL", "c"),
+            ("OPENAI_MODEL", "b"),
+        ];
+        let text = |text: &str| Some(Value::Text(text.to_owned()));
+        let settings = settle(&[], &others, Some(&file));
+        assert_eq!(get(&settings, "listen-addr").0, &text("file:1"));
+        assert_eq!(get(&settings, "queue.default-agent-model").0, &text("b"));
+        let silent = Some(Value::Duration(std::time::Duration::from_secs(120)));
+        assert_eq!(get(&settings, "queue.worker-heartbeat-timeout").0, &silent);
+        let settings = settle(&[], &others, None);
+        assert_eq!(
+            get(&settings, "listen-addr"),
+            (&text("0.0.0.0:8000"), &Source::Environment("PORT"))
+        );
+        assert_eq!(get(&settings, "log.level").0, &text("debug"));
+        let ours = [
+            others[1],
+            ("RUST_LOG", "trace"),
+            others[2],
+            ("WORKER_HEARTBEAT_TIMEOUT", "7"),
+        ];
+        let settings = settle(&[], &ours, None);
+        assert_eq!(get(&settings, "log.level").0, &text("trace"));
+        let silent = Some(Value::Duration(std::time::Duration::from_secs(7)));
+        assert_eq!(get(&settings, "queue.worker-heartbeat-timeout").0, &silent);
+    }
+
+    #[test]
+    fn a_list_may_be_a_json_array() {
+        let origins = r#"["https://a.example.org", "http://localhost:3000"]"#;
+        let settings = settle(&[], &[("CORS_ORIGINS", origins)], None);
+        let expected = ["https://a.example.org", "http://localhost:3000"].map(str::to_owned);
+        let expected = Some(Value::List(expected.to_vec()));
+        assert_eq!(get(&settings, "api.cors-origins").0, &expected);
+        let settings = settle(&[], &[("CORS_ORIGINS", "pages")], None);
+        assert_eq!(
+            settings.problems.first().map(|one| one.place.as_str()),
+            Some("CORS_ORIGINS")
         );
     }
 

@@ -6,6 +6,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use taskwright_api::Cors;
+use taskwright_capability::grant::http::HostPattern;
+
 use crate::env;
 use crate::units::{parse_bytes, parse_duration};
 
@@ -68,6 +71,10 @@ pub(crate) enum Kind {
     Paths,
     /// Some of these words, with `|` between them.
     Choices(&'static str),
+    /// Hosts, any number of them.
+    Hosts,
+    /// Origins of web pages, or `*`.
+    Origins,
 }
 
 /// A value that was parsed as its kind asks.
@@ -90,7 +97,10 @@ pub(crate) enum Value {
 impl Kind {
     /// Whether its value is a list.
     pub(crate) fn is_list(self) -> bool {
-        matches!(self, Self::Variables | Self::Paths | Self::Choices(_))
+        matches!(
+            self,
+            Self::Variables | Self::Paths | Self::Choices(_) | Self::Hosts | Self::Origins
+        )
     }
 
     /// What stands for the value in help texts.
@@ -105,6 +115,8 @@ impl Kind {
             Self::Duration => "DURATION",
             Self::Path | Self::Paths => "PATH",
             Self::Variables => "NAME[=VALUE]",
+            Self::Hosts => "HOST[:PORT]",
+            Self::Origins => "ORIGIN",
         }
     }
 
@@ -120,6 +132,16 @@ impl Kind {
                 for word in words {
                     one_of(all, word)?;
                 }
+                return Ok(Value::List(words.to_vec()));
+            }
+            Self::Hosts => {
+                for word in words {
+                    word.parse::<HostPattern>().map_err(|bad| bad.to_string())?;
+                }
+                return Ok(Value::List(words.to_vec()));
+            }
+            Self::Origins => {
+                Cors::parse(words.iter().map(String::as_str))?;
                 return Ok(Value::List(words.to_vec()));
             }
             _ => {}
@@ -149,7 +171,9 @@ impl Kind {
             Self::Duration => parse_duration(word).map(Value::Duration),
             Self::Path if word.is_empty() => Err("a path must not be empty".to_owned()),
             Self::Path => Ok(Value::Path(word.into())),
-            Self::Variables | Self::Paths | Self::Choices(_) => Err("a list is wanted".to_owned()),
+            Self::Variables | Self::Paths | Self::Choices(_) | Self::Hosts | Self::Origins => {
+                Err("a list is wanted".to_owned())
+            }
         }
     }
 }
@@ -229,8 +253,8 @@ const fn setting(
 }
 
 use Kind::{
-    Address, Bytes, Choice, Choices, Count, Decimal, Duration as Time, Path, Paths, Switch, Text,
-    Variables, Whole,
+    Address, Bytes, Choice, Choices, Count, Decimal, Duration as Time, Hosts, Origins, Path, Paths,
+    Switch, Text, Variables, Whole,
 };
 use Origin::{Ours, Reference, WithoutEffect};
 
@@ -283,6 +307,28 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "How long they pause after a claim that could not be made; otherwise nothing is polled"),
     setting("queue.any-worker-id", "queue-any-worker-id", Some(env::QUEUE_ANY_WORKER_ID), Switch, Some("false"), Ours,
         "Take workers whose ids are not of the form worker-NNN-kind"),
+    setting("queue.submissions-per-second", "queue-submissions-per-second", Some(env::QUEUE_SUBMISSIONS_PER_SECOND), Decimal, None, Ours,
+        "How many queued tasks one client may submit in a second on average; fractions too. A client is a token, or an address where none is asked for"),
+    setting("queue.submission-burst", "queue-submission-burst", Some(env::QUEUE_SUBMISSION_BURST), Count, Some("20"), Ours,
+        "How many it may submit at once, where that is limited"),
+    setting("queue.max-streams", "queue-max-streams", Some(env::QUEUE_MAX_STREAMS), Count, Some("1024"), Ours,
+        "How many live streams of queued tasks may be open at a time; more are refused"),
+    setting("queue.stream-patience", "queue-stream-patience", Some(env::QUEUE_STREAM_PATIENCE), Time, Some("30s"), Ours,
+        "How long the reader of a live stream may take nothing until it is cut"),
+    setting("queue.callback-hosts", "queue-callback-hosts", Some(env::QUEUE_CALLBACK_HOSTS), Hosts, None, Ours,
+        "Host that a queued task's callback_url may name, as hooks.example.org, *.jobs.svc:8080 or 10.0.0.7:80; may be repeated. Without any, no callback_url is taken"),
+    setting("queue.callback-private-addresses", "queue-callback-private-addresses", Some(env::QUEUE_CALLBACK_PRIVATE_ADDRESSES), Switch, Some("false"), Ours,
+        "Whether the name of such a host may lead into a private network; never to this machine or its link, unless the address is listed itself"),
+    setting("queue.callback-secret-file", "queue-callback-secret-file", Some(env::QUEUE_CALLBACK_SECRET_FILE), Path, None, Ours,
+        "File with the key by which callbacks are signed: taskwright-signature, HMAC-SHA256 of the body"),
+    setting("queue.callback-tries", "queue-callback-tries", Some(env::QUEUE_CALLBACK_TRIES), Count, Some("10"), Ours,
+        "How often a callback is tried, in 24 hours at the most, until it is given up"),
+    setting("api.cors-origins", "cors-origins", Some(env::CORS_ORIGINS), Origins, None, Ours,
+        "Origin whose web pages may use the queue's API, as https://pages.example.org, or `*` for all; may be repeated. Without any, others may read where that is no risk"),
+    setting("api.docs", "enable-docs", Some(env::ENABLE_DOCS), Switch, Some("true"), Ours,
+        "Whether /docs and /redoc are served"),
+    setting("api.metrics", "enable-metrics", Some(env::ENABLE_METRICS), Switch, Some("true"), Ours,
+        "Whether /metrics is served"),
     setting("limits.max-running", "max-running", Some(env::MAX_RUNNING), Count, Some("10000"), Ours,
         "How many tasks run at once; the others wait for their turn"),
     setting("limits.max-tasks", "max-tasks", Some(env::MAX_TASKS), Count, Some("100000"), Ours,

@@ -278,6 +278,10 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
         self.run(tasks::Read(id))
     }
 
+    fn task_revision(&self, id: TaskId) -> Answer<'_, Option<u64>> {
+        self.run(tasks::Revision(id))
+    }
+
     fn tasks(&self, query: TaskQuery) -> Answer<'_, TaskPage> {
         self.run(tasks::List(query))
     }

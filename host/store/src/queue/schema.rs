@@ -7,7 +7,7 @@
 use super::sql::{Sql, SqlError, Value};
 
 /// Each step, from an empty database on. `{text}` is a text compared byte by byte.
-const STEPS: [&[&str]; 1] = [&[
+const STEPS: &[&[&str]] = &[&[
     "CREATE TABLE queue_tasks (
         id {text} PRIMARY KEY, problem_id {text} NOT NULL, parameters TEXT NOT NULL,
         priority DOUBLE PRECISION NOT NULL, backend {text} NOT NULL, limit_ms BIGINT NOT NULL,
@@ -80,6 +80,9 @@ const STEPS: [&[&str]; 1] = [&[
         waited DOUBLE PRECISION NOT NULL, ran DOUBLE PRECISION NOT NULL,
         PRIMARY KEY (kind, key, share)
     ) {table_hot}",
+], &[
+    // Those that are due are found in a step while a receiver is away and others pile up.
+    "CREATE INDEX queue_callbacks_due ON queue_callbacks (due)",
 ]];
 
 /// The version that this build writes.

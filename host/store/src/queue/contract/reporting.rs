@@ -380,7 +380,12 @@ async fn an_end_waits_to_be_told(stage: Stage) {
         .await;
     let task = stage.claim(&worker).await.unwrap();
     assert!(stage.store.callbacks_due(10).await.unwrap().is_empty());
+    let revision = stage.store.task_revision(task.id).await.unwrap();
+    assert_eq!(revision, Some(task.revision));
     stage.complete(&worker, &task, "{}").await.unwrap();
+    assert!(stage.store.task_revision(task.id).await.unwrap() > revision);
+    let nobody = taskwright_model::TaskId::from_u128(9);
+    assert_eq!(stage.store.task_revision(nobody).await.unwrap(), None);
     let due = stage.store.callbacks_due(10).await.unwrap();
     assert_eq!((due.len(), due[0].task, due[0].tries), (1, task.id, 1));
     assert!(

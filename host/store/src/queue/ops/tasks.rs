@@ -187,6 +187,20 @@ impl Operation for Read {
     }
 }
 
+pub(crate) struct Revision(pub(crate) TaskId);
+
+impl Operation for Revision {
+    type Output = Option<u64>;
+    const MODE: Mode = Mode::Read;
+    const NAME: &'static str = "task_revision";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
+        let statement = "SELECT revision FROM queue_tasks WHERE id = ?1";
+        let row = sql.row(statement, &[(&self.0.to_string()).into()]).await?;
+        Ok(row.map(|mut row| row.count(0)).transpose()?)
+    }
+}
+
 pub(crate) struct Attempts(pub(crate) TaskId);
 
 impl Operation for Attempts {

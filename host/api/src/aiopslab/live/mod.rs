@@ -1,0 +1,259 @@
+//! Live streams of a task: its states and its lines, as they come.
+//!
+//! One loop hears the store's notices and wakes whoever watches the task they are of, so that a
+//! thousand streams cost nothing while other tasks change. A notice may be lost: each stream
+//! looks again now and then. How many there may be is bounded, and so is what each holds.
+//!
+//! | module | about |
+//! |---|---|
+//! | `watcher` | what a reader has seen, and what comes next |
+//! | `events` | as server-sent events |
+//! | `socket` | as messages of a WebSocket |
+
+pub(super) mod events;
+pub(super) mod socket;
+mod watcher;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use taskwright_model::TaskId;
+use taskwright_queue::Queue;
+use taskwright_queue::port::Notice;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::problem::Problem;
+
+/// All live streams. Clones share them.
+#[derive(Clone)]
+pub struct Live(Arc<Shared>);
+
+struct Shared {
+    places: Arc<Semaphore>,
+    most: usize,
+    patience: Duration,
+    watched: Mutex<HashMap<TaskId, watch::Sender<()>>>,
+    readers: Mutex<HashMap<u64, Arc<Reader>>>,
+    next_reader: AtomicU64,
+}
+
+/// A reader of server-sent events. Nothing asks for the next one while the connection takes
+/// nothing, so a stream cannot notice by itself that it stands still.
+struct Reader {
+    asked: Mutex<Instant>,
+    cut: CancellationToken,
+}
+
+impl Live {
+    /// At most so many streams, each cut once its reader took nothing for that long.
+    #[must_use]
+    pub fn new(most: usize, patience: Duration) -> Self {
+        let most = most.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            places: Arc::new(Semaphore::new(most)),
+            most,
+            patience: patience.max(Duration::from_millis(100)),
+            watched: Mutex::default(),
+            readers: Mutex::default(),
+            next_reader: AtomicU64::new(0),
+        }))
+    }
+
+    /// Wakes streams and cuts those that stand still, until the daemon goes down.
+    pub async fn follow(self, queue: Queue, shutdown: CancellationToken) {
+        let mut notices = queue.store().notices();
+        let mut look = tokio::time::interval(self.0.patience / 4);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hears = true;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = look.tick() => self.cut_those_that_stand_still(Instant::now()),
+                notice = notices.recv(), if hears => match notice {
+                    Ok(Notice::Task(task)) => self.wake(task),
+                    Ok(Notice::Work) => {}
+                    Ok(Notice::Anything) | Err(RecvError::Lagged(_)) => self.wake_all(),
+                    Err(RecvError::Closed) => hears = false,
+                },
+            }
+        }
+    }
+
+    /// How often a stream without news says that it is alive: often enough that one whose reader
+    /// is there is never taken for one that stands still.
+    fn heartbeat(&self, wanted: Duration) -> Duration {
+        wanted.min(self.0.patience / 3)
+    }
+
+    fn patience(&self) -> Duration {
+        self.0.patience
+    }
+
+    /// A place among the streams, for a reader of this task.
+    fn sit(&self, task: TaskId) -> Result<Seat, Problem> {
+        let place = self.0.places.clone().try_acquire_owned().map_err(|_| {
+            metrics::counter!("taskwright_queue_streams_refused_total").increment(1);
+            Problem::unavailable(format!(
+                "as many live streams as may be are open: {}",
+                self.0.most
+            ))
+            .hint("try again in a few seconds, or ask for the task now and then")
+            .retry_after(5)
+        })?;
+        let news = {
+            let mut watched = self.0.watched.lock();
+            let sender = watched.entry(task).or_insert_with(|| watch::channel(()).0);
+            sender.subscribe()
+        };
+        metrics::gauge!("taskwright_queue_streams").increment(1.0);
+        Ok(Seat {
+            live: self.clone(),
+            task,
+            news,
+            _place: place,
+        })
+    }
+
+    fn wake(&self, task: TaskId) {
+        if let Some(sender) = self.0.watched.lock().get(&task) {
+            sender.send_replace(());
+        }
+    }
+
+    fn wake_all(&self) {
+        for sender in self.0.watched.lock().values() {
+            sender.send_replace(());
+        }
+    }
+
+    /// Has the connection cut whose stream is not asked for more.
+    fn attend(&self, cut: CancellationToken) -> Attended {
+        let number = self.0.next_reader.fetch_add(1, Ordering::Relaxed);
+        let reader = Arc::new(Reader {
+            asked: Mutex::new(Instant::now()),
+            cut,
+        });
+        self.0.readers.lock().insert(number, reader.clone());
+        Attended {
+            live: self.clone(),
+            number,
+            reader,
+        }
+    }
+
+    fn cut_those_that_stand_still(&self, now: Instant) {
+        let patience = self.0.patience;
+        self.0.readers.lock().retain(|_, reader| {
+            let stands = now.saturating_duration_since(*reader.asked.lock()) > patience;
+            if stands {
+                metrics::counter!("taskwright_queue_streams_cut_total").increment(1);
+                reader.cut.cancel();
+            }
+            !stands
+        });
+    }
+}
+
+/// A place among the streams. Given back when dropped.
+struct Seat {
+    live: Live,
+    task: TaskId,
+    news: watch::Receiver<()>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        metrics::gauge!("taskwright_queue_streams").decrement(1.0);
+        let mut watched = self.live.0.watched.lock();
+        // Under the lock, so that of two who leave together the second sees that it is the last.
+        self.news = watch::channel(()).1;
+        let last = watched
+            .get(&self.task)
+            .is_some_and(|sender| sender.receiver_count() == 0);
+        if last {
+            watched.remove(&self.task);
+        }
+    }
+}
+
+/// A reader that is looked after until this is dropped.
+struct Attended {
+    live: Live,
+    number: u64,
+    reader: Arc<Reader>,
+}
+
+impl Attended {
+    fn asked(&self) {
+        *self.reader.asked.lock() = Instant::now();
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.live.0.readers.lock().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Places, and who is woken.
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const TASK: TaskId = TaskId::from_u128(1);
+
+    #[tokio::test]
+    async fn places_are_bounded_and_given_back() {
+        let live = Live::new(2, Duration::from_secs(1));
+        let first = live.sit(TASK).unwrap_or_else(|_| unreachable!("free"));
+        let _second = live.sit(TASK).unwrap_or_else(|_| unreachable!("free"));
+        let refused = live.sit(TASK).err().unwrap();
+        assert_eq!(
+            (refused.status.as_u16(), refused.retry_after),
+            (503, Some(5))
+        );
+        drop(first);
+        assert!(live.sit(TASK).is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_watchers_of_the_task_are_woken_and_nothing_is_kept_of_those_who_left() {
+        let live = Live::new(9, Duration::from_secs(1));
+        let mut seat = live.sit(TASK).unwrap_or_else(|_| unreachable!("free"));
+        let other = live.sit(TaskId::from_u128(2));
+        live.wake(TASK);
+        assert!(seat.news.has_changed().unwrap());
+        seat.news.mark_unchanged();
+        live.wake(TaskId::from_u128(2));
+        assert!(!seat.news.has_changed().unwrap());
+        live.wake_all();
+        assert!(seat.news.has_changed().unwrap());
+        drop((seat, other));
+        assert!(live.0.watched.lock().is_empty());
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_is_cut_and_one_that_asks_is_not() {
+        let live = Live::new(9, Duration::from_secs(30));
+        let (slow, brisk) = (CancellationToken::new(), CancellationToken::new());
+        let _slow = live.attend(slow.clone());
+        let reading = live.attend(brisk.clone());
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        live.cut_those_that_stand_still(later(20));
+        assert!(!slow.is_cancelled());
+        *reading.reader.asked.lock() = later(20);
+        live.cut_those_that_stand_still(later(40));
+        assert!(slow.is_cancelled() && !brisk.is_cancelled());
+        reading.asked();
+        drop(reading);
+        assert!(live.0.readers.lock().is_empty());
+    }
+}
