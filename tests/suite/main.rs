@@ -37,6 +37,7 @@ mod confinement;
 mod conformance;
 mod container;
 mod examples;
+mod export;
 mod faults;
 mod feed;
 mod held;

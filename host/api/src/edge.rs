@@ -368,7 +368,9 @@ const TESSIA: [&str; 6] = [
     "/v1/tasks/{task_id}/output",
 ];
 /// Those of AIOpsLab's dialect.
-const AIOPSLAB: [&str; 27] = [
+const AIOPSLAB: [&str; 29] = [
+    "/api/v1/export",
+    "/api/v1/tasks/{task_id}/steps",
     "/api/v1/tasks/{task_id}/events",
     aiopslab::SOCKET,
     "/api/v1/tasks",

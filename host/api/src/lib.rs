@@ -32,6 +32,7 @@ mod sse;
 pub mod state;
 pub mod tessia;
 
+pub use aiopslab::export::cursor_of as export_cursor;
 pub use aiopslab::{Cors, Live, QueueApi, SubmissionLimit};
 pub use auth::{AuthConfig, AuthError, Scope, Token};
 pub use native::document::TaskDocuments;

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::client::{Client, Server};
 use crate::command::{
-    answer, completion, config, delete, doctor, exec, explain, get, list, logs, plugin, policy,
-    run, serve, set, stop, submit, version, wait, worker,
+    answer, completion, config, delete, doctor, exec, explain, export, get, list, logs, plugin,
+    policy, run, serve, set, stop, submit, version, wait, worker,
 };
 use crate::env;
 use crate::failure::Advise as _;
@@ -63,6 +63,8 @@ pub(crate) enum Verb {
     Deny(answer::AnswerArgs),
     /// Say what policies and people said about a task
     Explain(explain::ExplainArgs),
+    /// Write what ended in the queue to a file: conversations, tasks with their steps, columns
+    Export(export::ExportArgs),
     /// Make the daemon's tasks be those of a file: create what is missing, delete the rest
     Set(set::SetArgs),
     /// Look at plugins, make and try your own, sign, publish and install them

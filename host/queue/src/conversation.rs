@@ -6,6 +6,7 @@
 use taskwright_model::{TaskId, Timestamp};
 
 use crate::json::Json;
+use crate::port::Writer;
 
 /// What identifies a conversation: a UUID, as a task's.
 pub type ConversationId = TaskId;
@@ -103,6 +104,8 @@ pub struct NewConversation {
     pub id: ConversationId,
     /// Of which task.
     pub task: TaskId,
+    /// Who begins it, if that is told: its attempt is the conversation's.
+    pub writer: Option<Writer>,
     /// What the client groups conversations by.
     pub session: TaskId,
     /// When it began; the time of arrival where nobody told.
@@ -122,6 +125,8 @@ pub struct Conversation {
     pub id: ConversationId,
     /// Of which task.
     pub task: TaskId,
+    /// Of which attempt at it, where its writer told.
+    pub attempt: Option<u32>,
     /// What the client groups conversations by.
     pub session: TaskId,
     /// When it began.

@@ -11,6 +11,9 @@
 //! | [`worker`] | who asks for work, what it can do, whether it is alive |
 //! | [`log`] | lines that a task's history consists of |
 //! | [`conversation`] | what was said between a model and the world |
+//! | [`step`] | what a worker saw, did and got for it |
+//! | [`validity`] | whether an attempt says anything about whoever made it |
+//! | [`export`] | the record of what ended, in order |
 //! | [`stats`] | sums over the queue |
 //! | [`port`] | what a store does, one whole operation at a time |
 //! | [`pool`] | the workers inside a daemon, as its API sees them |
@@ -20,19 +23,24 @@
 //! with several daemons only the store's clock is the same for all.
 
 pub mod conversation;
+pub mod export;
 pub mod json;
 pub mod log;
 pub mod pool;
 pub mod port;
 pub mod service;
 pub mod stats;
+pub mod step;
 pub mod task;
+pub mod validity;
 pub mod worker;
 
 pub use conversation::{Conversation, ConversationId, Message, NewConversation, Role, Usage};
 pub use json::Json;
 pub use log::{LogEntry, LogLevel, NewLogEntry};
-pub use port::{Notices, QueueStore, StoreError};
+pub use port::{Notices, QueueStore, StoreError, Writer};
 pub use service::{Queue, QueueConfig};
+pub use step::{NewStep, Step};
 pub use task::{Attempt, AttemptEnd, Cause, NewTask, ProblemId, QueuedTask, TaskStatus};
+pub use validity::{Mark, Validity};
 pub use worker::{Capabilities, Worker, WorkerId, WorkerStatus};

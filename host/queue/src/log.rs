@@ -96,6 +96,8 @@ pub struct LogEntry {
     pub task: TaskId,
     /// Its number among the task's lines, from 1, without gaps.
     pub sequence: u64,
+    /// Of which attempt at the task, where its writer told.
+    pub attempt: Option<u32>,
     /// When it was said.
     pub at: Timestamp,
     /// How much it matters.
@@ -147,6 +149,7 @@ mod tests {
         let line = |sequence| LogEntry {
             task,
             sequence,
+            attempt: None,
             at: Timestamp::from_millis(0),
             level: LogLevel::Info,
             message: String::new(),

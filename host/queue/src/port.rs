@@ -13,9 +13,11 @@ use crate::conversation::{
     Conversation, ConversationId, ConversationQuery, ConversationUpdate, Message, NewConversation,
     NewMessage, Role,
 };
+use crate::export::{EndsOrdered, ExportPage, ExportQuery};
 use crate::json::Json;
 use crate::log::{LogEntry, LogQuery, NewLogEntry};
 use crate::stats::{ConversationStats, Counts, TaskStats, WorkerStats};
+use crate::step::{NewStep, StepPage, StepQuery, StepsKept};
 use crate::task::{Attempt, Cause, NewTask, ProblemId, QueuedTask, TaskStatus};
 use crate::worker::{Capabilities, Worker, WorkerId};
 
@@ -210,6 +212,16 @@ pub enum ReportedEnd {
     },
 }
 
+/// Who writes something down of a task. Whoever is named has to hold the task, or to have ended it
+/// itself; what a stale one writes is refused. The unnamed are taken at their word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The fencing number that the claim gave, if the worker tells it.
+    pub attempt: Option<u32>,
+}
+
 /// What a worker says of itself.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
@@ -323,10 +335,26 @@ pub trait QueueStore: Send + Sync + 'static {
     fn sweep(&self) -> Answer<'_, Swept>;
 
     /// Keeps lines. They are numbered in the order given.
-    fn append_logs(&self, task: TaskId, lines: Vec<NewLogEntry>) -> Answer<'_, u64>;
+    fn append_logs(
+        &self,
+        task: TaskId,
+        writer: Option<Writer>,
+        lines: Vec<NewLogEntry>,
+    ) -> Answer<'_, u64>;
 
     /// Reads lines, in order.
     fn logs(&self, query: LogQuery) -> Answer<'_, Vec<LogEntry>>;
+
+    /// Keeps steps, all or none. A number that is known has to bring the same step.
+    fn append_steps(
+        &self,
+        task: TaskId,
+        writer: Option<Writer>,
+        steps: Vec<NewStep>,
+    ) -> Answer<'_, StepsKept>;
+
+    /// Reads steps, in order; of large ones fewer than asked for.
+    fn steps(&self, query: StepQuery) -> Answer<'_, StepPage>;
 
     /// Begins a conversation; one that is known by its id is answered as it is.
     fn begin_conversation(&self, conversation: NewConversation) -> Answer<'_, Conversation>;
@@ -335,6 +363,7 @@ pub trait QueueStore: Send + Sync + 'static {
     fn append_messages(
         &self,
         conversation: ConversationId,
+        writer: Option<Writer>,
         messages: Vec<NewMessage>,
     ) -> Answer<'_, Conversation>;
 
@@ -342,6 +371,7 @@ pub trait QueueStore: Send + Sync + 'static {
     fn update_conversation(
         &self,
         conversation: ConversationId,
+        writer: Option<Writer>,
         update: ConversationUpdate,
     ) -> Answer<'_, Conversation>;
 
@@ -359,6 +389,26 @@ pub trait QueueStore: Send + Sync + 'static {
         from: u64,
         most: u32,
     ) -> Answer<'_, Vec<Message>>;
+
+    /// Numbers tasks that ended by `until` and have no number yet: a bounded number of them, in the
+    /// order of their ends.
+    fn order_ends(&self, until: Timestamp) -> Answer<'_, EndsOrdered>;
+
+    /// Reads tasks with what belongs to them.
+    fn export_page(&self, query: ExportQuery) -> Answer<'_, ExportPage>;
+
+    /// Conversations of a task behind this one, in the order of their ids; of large ones fewer.
+    fn conversations_after(
+        &self,
+        task: TaskId,
+        after: Option<ConversationId>,
+    ) -> Answer<'_, Vec<Conversation>>;
+
+    /// Messages with numbers from `from`, in order, at least one, and no more than a page holds.
+    fn messages_from(&self, conversation: ConversationId, from: u64) -> Answer<'_, Vec<Message>>;
+
+    /// Lines with numbers above `after`, in order, at least one, and no more than a page holds.
+    fn logs_after(&self, task: TaskId, after: u64) -> Answer<'_, Vec<LogEntry>>;
 
     /// How many tasks there are.
     fn counts(&self) -> Answer<'_, Counts>;

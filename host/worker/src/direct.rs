@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taskwright_model::TaskId;
-use taskwright_queue::port::{NewWorker, Report, ReportedEnd, StoreError};
+use taskwright_queue::port::{NewWorker, Report, ReportedEnd, StoreError, Writer};
 use taskwright_queue::{
     Capabilities, NewLogEntry, Queue, QueuedTask, TaskStatus, Worker, WorkerId,
 };
@@ -128,13 +128,17 @@ impl WorkQueue for Direct {
 
     fn log(
         &self,
-        _worker: &WorkerId,
+        worker: &WorkerId,
         task: TaskId,
-        _attempt: u32,
+        attempt: u32,
         lines: Vec<NewLogEntry>,
     ) -> Answer<'_, ()> {
+        let writer = Writer {
+            worker: worker.clone(),
+            attempt: Some(attempt),
+        };
         Box::pin(async move {
-            let kept = self.0.store().append_logs(task, lines).await;
+            let kept = self.0.store().append_logs(task, Some(writer), lines).await;
             kept.map(|_| ()).map_err(failed)
         })
     }

@@ -106,7 +106,10 @@ pub fn build(workspace: &Path, sources: &[&Path], packages: &[&str]) -> Result<V
                     .map_err(|why| format!("{package} cannot begin after {function}: {why}"))?;
             }
             fs::write(&component, bytes).map_err(|error| {
-                format!("the component could not be written to {}: {error}", component.display())
+                format!(
+                    "the component could not be written to {}: {error}",
+                    component.display()
+                )
             })?;
             Ok(Guest {
                 package: (*package).to_owned(),

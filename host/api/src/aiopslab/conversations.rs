@@ -150,21 +150,34 @@ pub(super) struct ConversationRequest {
     /// Its first messages.
     #[schema(value_type = Vec<Object>)]
     messages: (),
+    /// Who writes: it has to hold the task.
+    worker_id: Option<String>,
+    /// Under which attempt: the conversation's from then on.
+    attempt: Option<u32>,
 }
 
 /// Begin a conversation.
 #[utoipa::path(
     post, path = "/api/v1/llm-conversations", tag = "conversations",
     request_body = ConversationRequest,
+    params(
+        ("worker_id" = Option<String>, Query, description = "Who writes; also in the body"),
+        ("attempt" = Option<u32>, Query, description = "Under which attempt; also in the body"),
+    ),
     responses(
         (status = 201, description = "It is on record", body = ConversationView<'static>),
         (status = 404, description = "No such task", body = ErrorView<'static>),
-        (status = 409, description = "The id is that of another task's", body = ErrorView<'static>),
+        (status = 409, description = "The id is that of another task's, or the named writer does not hold the task", body = ErrorView<'static>),
         (status = 422, description = "Not a conversation", body = ErrorView<'static>),
     )
 )]
-pub(super) async fn begin(State(state): Shared, request: Request) -> Result<Response, Problem> {
+pub(super) async fn begin(
+    State(state): Shared,
+    Query(words): Query<Words>,
+    request: Request,
+) -> Result<Response, Problem> {
     let body = read::needed_object(&state, request).await?;
+    let writer = read::writer(&state, &words, &body)?;
     let one = |problem| read::unprocessable(vec![problem]);
     let task = read::id_field(&body, "task_id").map_err(one)?;
     let task = task.ok_or_else(|| read::wrong("/task_id", "is required"))?;
@@ -179,6 +192,7 @@ pub(super) async fn begin(State(state): Shared, request: Request) -> Result<Resp
             .map_err(one)?
             .unwrap_or_else(read::new_id),
         task,
+        writer: writer.clone(),
         session: read::id_field(&body, "session_id")
             .map_err(one)?
             .unwrap_or_else(read::new_id),
@@ -196,10 +210,13 @@ pub(super) async fn begin(State(state): Shared, request: Request) -> Result<Resp
             sequence: message.sequence.or(Some(number)),
             ..message
         });
-        begun = store.append_messages(begun.id, numbered.collect()).await?;
+        let numbered = numbered.collect();
+        begun = store
+            .append_messages(begun.id, writer.clone(), numbered)
+            .await?;
     }
     if let Some(update) = update {
-        begun = store.update_conversation(begun.id, update).await?;
+        begun = store.update_conversation(begun.id, writer, update).await?;
     }
     Ok(json(
         StatusCode::CREATED,
@@ -227,16 +244,22 @@ pub(super) struct UpdateRequest {
 #[utoipa::path(
     patch, path = "/api/v1/llm-conversations/{conversation_id}", tag = "conversations",
     request_body = UpdateRequest,
-    params(("conversation_id" = String, Path, description = "The conversation's id")),
+    params(
+        ("conversation_id" = String, Path, description = "The conversation's id"),
+        ("worker_id" = Option<String>, Query, description = "Who writes; also in the body"),
+        ("attempt" = Option<u32>, Query, description = "Under which attempt; also in the body"),
+    ),
     responses(
         (status = 200, description = "The conversation as it is now", body = ConversationView<'static>),
         (status = 404, description = "No such conversation", body = ErrorView<'static>),
+        (status = 409, description = "The named writer does not hold the task", body = ErrorView<'static>),
         (status = 422, description = "Not an update", body = ErrorView<'static>),
     )
 )]
 pub(super) async fn update(
     State(state): Shared,
     UrlPath(id): UrlPath<String>,
+    Query(words): Query<Words>,
     request: Request,
 ) -> Result<Response, Problem> {
     let id = read::id(&id, "conversation_id")?;
@@ -247,7 +270,9 @@ pub(super) async fn update(
         let metadata = read::inner_object(&body, "metadata").map_err(one)?;
         update.metadata = Some(Json::of(&Value::Object(metadata)));
     }
-    let updated = state.queue.store().update_conversation(id, update).await?;
+    let writer = read::writer(&state, &words, &body)?;
+    let store = state.queue.store();
+    let updated = store.update_conversation(id, writer, update).await?;
     Ok(json(StatusCode::OK, &ConversationView::of(&updated, None)))
 }
 
@@ -384,11 +409,15 @@ pub(super) struct MessagesRequest {
 #[utoipa::path(
     post, path = "/api/v1/llm-conversations/{conversation_id}/messages", tag = "conversations",
     request_body = MessagesRequest,
-    params(("conversation_id" = String, Path, description = "The conversation's id")),
+    params(
+        ("conversation_id" = String, Path, description = "The conversation's id"),
+        ("worker_id" = Option<String>, Query, description = "Who writes; also beside `messages`"),
+        ("attempt" = Option<u32>, Query, description = "Under which attempt; also beside `messages`"),
+    ),
     responses(
         (status = 201, description = "They are kept", body = ConversationView<'static>),
         (status = 404, description = "No such conversation", body = ErrorView<'static>),
-        (status = 409, description = "A gap, or another message under a known number", body = ErrorView<'static>),
+        (status = 409, description = "A gap, another message under a known number, or the named writer does not hold the task", body = ErrorView<'static>),
         (status = 422, description = "Not messages", body = ErrorView<'static>),
         (status = 429, description = "The conversation has as many as may be", body = ErrorView<'static>),
     )
@@ -396,16 +425,25 @@ pub(super) struct MessagesRequest {
 pub(super) async fn say(
     State(state): Shared,
     UrlPath(id): UrlPath<String>,
+    Query(words): Query<Words>,
     request: Request,
 ) -> Result<Response, Problem> {
     let id = read::id(&id, "conversation_id")?;
     let body = read::needed_object(&state, request).await?;
-    let said = match body.get("messages") {
-        Some(list) => messages_of(list, "/messages"),
-        None => message_of(&body, "").map(|message| vec![message]),
+    // A message alone is kept whole, so nothing in it is about who sent it.
+    let (said, writer) = match body.get("messages") {
+        Some(list) => (
+            messages_of(list, "/messages"),
+            read::writer(&state, &words, &body)?,
+        ),
+        None => (
+            message_of(&body, "").map(|message| vec![message]),
+            read::writer(&state, &words, &Map::new())?,
+        ),
     };
     let said = said.map_err(|problem| read::unprocessable(vec![problem]))?;
-    let kept = state.queue.store().append_messages(id, said).await?;
+    let store = state.queue.store();
+    let kept = store.append_messages(id, writer, said).await?;
     Ok(json(
         StatusCode::CREATED,
         &ConversationView::of(&kept, None),

@@ -91,6 +91,10 @@ pub(super) struct LogRequest {
     /// `{timestamp, level, message, context}` each, of which `message` is needed.
     #[schema(value_type = Vec<Object>)]
     logs: (),
+    /// Who writes: it has to hold the task.
+    worker_id: Option<String>,
+    /// Under which attempt.
+    attempt: Option<u32>,
 }
 
 /// How many lines a task has.
@@ -105,13 +109,19 @@ struct ReceiptView {
 
 /// Keep lines of a task, for workers that run elsewhere.
 ///
-/// All of them are kept, in order and numbered without gaps, or none.
+/// All of them are kept, in order and numbered without gaps, or none. A writer that names itself
+/// has to hold the task, or to have ended it by its own report.
 #[utoipa::path(
     post, path = "/api/v1/tasks/{task_id}/logs", tag = "queue", request_body = LogRequest,
-    params(("task_id" = String, Path, description = "The task's id")),
+    params(
+        ("task_id" = String, Path, description = "The task's id"),
+        ("worker_id" = Option<String>, Query, description = "Who writes; also in the body"),
+        ("attempt" = Option<u32>, Query, description = "Under which attempt; also in the body"),
+    ),
     responses(
         (status = 201, description = "They are kept", body = ReceiptView),
         (status = 404, description = "No such task", body = ErrorView<'static>),
+        (status = 409, description = "The named writer does not hold the task", body = ErrorView<'static>),
         (status = 413, description = "The body is too large", body = ErrorView<'static>),
         (status = 422, description = "Not lines", body = ErrorView<'static>),
     )
@@ -119,10 +129,12 @@ struct ReceiptView {
 pub(super) async fn append_logs(
     State(state): Shared,
     UrlPath(id): UrlPath<String>,
+    Query(words): Query<Words>,
     request: Request,
 ) -> Result<Response, Problem> {
     let task = read::id(&id, "task_id")?;
     let body = read::needed_object(&state, request).await?;
+    let writer = read::writer(&state, &words, &body)?;
     let lines = match body.get("logs") {
         Some(Value::Array(lines)) if lines.len() > MOST_LINES => {
             return Err(read::wrong(
@@ -146,7 +158,8 @@ pub(super) async fn append_logs(
     };
     let lines = lines.map_err(|problem| read::unprocessable(vec![problem]))?;
     let appended = lines.len();
-    let last_sequence = state.queue.store().append_logs(task, lines).await?;
+    let store = state.queue.store();
+    let last_sequence = store.append_logs(task, writer, lines).await?;
     Ok(json(
         StatusCode::CREATED,
         &ReceiptView {

@@ -18,14 +18,17 @@
 //! | `callback` | what a `callback_url` is told |
 //! | `limit` | how fast one client may submit |
 //! | `cors` | which web pages of other origins may use it |
+//! | `steps` | what a worker saw, did and got for it |
 //! | `workers` | register, hear, claim, report |
 //! | `internal` | the workers inside this daemon |
 //! | `conversations` | what was said between a model and the world |
+//! | `export` | all of it, streamed |
 //! | `health` | health, readiness, sums |
 
 mod callback;
 mod conversations;
 pub(crate) mod cors;
+pub(crate) mod export;
 mod health;
 mod internal;
 mod limit;
@@ -35,6 +38,7 @@ mod live_tests;
 mod logs;
 mod read;
 mod shape;
+mod steps;
 mod submission;
 mod tasks;
 #[cfg(test)]
@@ -92,6 +96,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(logs::task_logs, logs::append_logs))
         .routes(routes!(live::events::task_events))
         .routes(routes!(live::socket::task_socket))
+        .routes(routes!(steps::read_steps, steps::append_steps))
+        .routes(routes!(export::export))
         .routes(routes!(workers::register))
         .routes(routes!(internal::status))
         .routes(routes!(internal::scale))

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 use taskwright_model::{TaskId, Timestamp};
-use taskwright_queue::{Json, WorkerId};
+use taskwright_queue::{Json, WorkerId, Writer};
 
 use crate::body;
 use crate::problem::{FieldProblem, Problem};
@@ -218,6 +218,40 @@ pub(super) fn worker(state: &ApiState, text: &str, at: &str) -> Result<WorkerId,
         WorkerId::parse(text)
     };
     read.map_err(|message| wrong(at, message))
+}
+
+/// Who writes, where the query or the body names it: `worker_id` and `attempt`.
+pub(super) fn writer(
+    state: &ApiState,
+    words: &Words,
+    body: &Map<String, Value>,
+) -> Result<Option<Writer>, Problem> {
+    let attempt = match number(words, "attempt", 1, u32::MAX)? {
+        Some(attempt) => Some(attempt),
+        None => match field(body, "attempt") {
+            None => None,
+            Some(value) => {
+                let read = value.as_u64().and_then(|number| u32::try_from(number).ok());
+                let read = read.filter(|attempt| *attempt > 0);
+                let told = || wrong("/attempt", "must be a whole number from 1");
+                Some(read.ok_or_else(told)?)
+            }
+        },
+    };
+    let (name, at) = match (words.get("worker_id"), field(body, "worker_id")) {
+        (Some(name), _) => (Some(name.as_str()), "?worker_id"),
+        (None, Some(Value::String(name))) => (Some(name.as_str()), "/worker_id"),
+        (None, Some(_)) => return Err(wrong("/worker_id", "must be a text")),
+        (None, None) => (None, "/worker_id"),
+    };
+    match (name, attempt) {
+        (Some(name), attempt) => Ok(Some(Writer {
+            worker: worker(state, name, at)?,
+            attempt,
+        })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(wrong(at, "is required beside an attempt")),
+    }
 }
 
 /// A new id: version 7, so that ids sort by time.

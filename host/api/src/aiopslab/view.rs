@@ -165,7 +165,7 @@ struct LeaseView {
 /// An attempt that is over.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = QueueAttempt)]
-struct AttemptView<'a> {
+pub(super) struct AttemptView<'a> {
     number: u32,
     worker_id: &'a str,
     #[schema(value_type = String, format = "date-time")]
@@ -230,7 +230,7 @@ impl<'a> TaskView<'a> {
 }
 
 impl<'a> AttemptView<'a> {
-    fn of(attempt: &'a Attempt) -> Self {
+    pub(super) fn of(attempt: &'a Attempt) -> Self {
         Self {
             number: attempt.number,
             worker_id: attempt.worker.as_str(),
@@ -329,6 +329,9 @@ pub(super) struct LogView<'a> {
     message: &'a str,
     #[schema(value_type = Object)]
     context: Raw<'a>,
+    /// Of which attempt at the task, where its writer told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
 }
 
 impl<'a> LogView<'a> {
@@ -341,6 +344,7 @@ impl<'a> LogView<'a> {
             level: entry.level.word(),
             message: &entry.message,
             context: Raw(&entry.context),
+            attempt: entry.attempt,
         }
     }
 }
@@ -367,6 +371,9 @@ pub(super) struct SummaryView<'a> {
     tokens_estimated: bool,
     /// Whether it reached its end; null until somebody tells.
     success: Option<bool>,
+    /// Of which attempt at the task, where its writer told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
 }
 
 /// A conversation.
@@ -428,6 +435,7 @@ impl<'a> SummaryView<'a> {
             },
             tokens_estimated: reported.is_none(),
             success: conversation.success,
+            attempt: conversation.attempt,
         }
     }
 }

@@ -279,7 +279,9 @@ fn told(status: StatusCode, document: &Value) -> String {
         message = format!("the daemon answered {status}");
     }
     let fields = document.get("errors").or_else(|| document.get("details"));
-    let fields = fields.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let fields = fields
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
     let mut lines = vec![message];
     match fields {
         // The message may be about the one field and name it; a list of it adds nothing then.
@@ -325,7 +327,10 @@ mod tests {
             "detail": "gate denies it: not as root",
             "errors": [{"field": "process.user", "message": "not as root"}],
         });
-        assert_eq!(told(denied), "gate denies it: not as root\n  in process.user");
+        assert_eq!(
+            told(denied),
+            "gate denies it: not as root\n  in process.user"
+        );
         let named = json!({
             "message": "process.user: not as root",
             "details": [{"field": "process.user", "message": "not as root"}],

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode, header};
+use http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 use taskwright_model::TaskId;
 use taskwright_queue::port::ReportedEnd;
@@ -225,19 +225,16 @@ impl WorkQueue for RemoteQueue {
 
     fn log(
         &self,
-        _worker: &WorkerId,
+        worker: &WorkerId,
         task: TaskId,
-        _attempt: u32,
+        attempt: u32,
         lines: Vec<NewLogEntry>,
     ) -> Answer<'_, ()> {
+        let path = format!("/api/v1/tasks/{task}/logs?worker_id={worker}&attempt={attempt}");
         Box::pin(async move {
             let lines: Vec<Value> = lines.iter().map(line).collect();
             let body = json!({ "logs": lines });
-            let ask = Ask {
-                method: Method::POST,
-                ..Ask::post(format!("/api/v1/tasks/{task}/logs"), Some(&body))
-            };
-            self.ask(ask).await.map(|_| ())
+            self.ask(Ask::post(path, Some(&body))).await.map(|_| ())
         })
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod delete;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod explain;
+pub(crate) mod export;
 pub(crate) mod follow;
 pub(crate) mod get;
 mod health;
@@ -52,6 +53,7 @@ pub(crate) fn carry_out(verb: Verb) -> anyhow::Result<Code> {
         Verb::Approve(args) => asking(answer::carry_out(args, "approve")),
         Verb::Deny(args) => asking(answer::carry_out(args, "deny")),
         Verb::Explain(args) => asking(explain::carry_out(args)),
+        Verb::Export(args) => asking(export::carry_out(args)),
         Verb::Set(args) => asking(set::carry_out(args)),
         Verb::Plugin(verb) => asking(plugin::carry_out(verb)),
         Verb::Policy(verb) => asking(policy::carry_out(verb)),

@@ -188,8 +188,8 @@ impl Daemon {
         }
         helpers.spawn(queue.clone().watch_time(surroundings.shutdown.clone()));
         let queue_api = config.queue_api.queue_api();
-        let live = queue_api.live.clone();
-        helpers.spawn(live.follow(queue.clone(), surroundings.shutdown.clone()));
+        let streams = queue_api.live.clone();
+        helpers.spawn(streams.follow(queue.clone(), surroundings.shutdown.clone()));
         let callbacks = Callbacks {
             queue: queue.clone(),
             policy: config.queue_api.callbacks.clone(),

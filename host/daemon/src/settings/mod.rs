@@ -7,9 +7,9 @@
 //! | [`mod@file`] | the TOML file, with lines and suggestions |
 //! | [`tokens`] | the tokens that the API accepts |
 //! | [`keys`] | the keys whose signatures of plugins count |
+//! | [`templates`] | what workers of this machine run for which problem |
 //! | [`queue`], [`queue_api`] | the queue's settings, and those of its API |
 //! | `others` | variables of other programs that say the same |
-//! | [`templates`] | what workers of this machine run for which problem |
 //! | [`config`] | the settings as typed values |
 //!
 //! Everything is read and checked before anything is opened, and all that is wrong is told

@@ -27,22 +27,26 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use taskwright_model::{TaskId, Timestamp};
 use taskwright_queue::conversation::{ConversationQuery, ConversationUpdate, NewMessage};
+use taskwright_queue::export::{EndsOrdered, ExportPage, ExportQuery};
 use taskwright_queue::log::LogQuery;
 use taskwright_queue::port::{
     Answer, Callback, Claim, Claimed, Created, Heard, Heartbeat, NewWorker, Notice, Notices,
     Registered, Report, StoreError, Swept, TaskPage, TaskQuery,
 };
 use taskwright_queue::stats::{ConversationStats, Counts, TaskStats, WorkerStats};
+use taskwright_queue::step::{StepPage, StepQuery, StepsKept};
 use taskwright_queue::{
     Attempt, Conversation, ConversationId, LogEntry, Message, NewConversation, NewLogEntry,
-    NewTask, QueueStore, QueuedTask, Role, TaskStatus, Worker, WorkerId,
+    NewStep, NewTask, QueueStore, QueuedTask, Role, TaskStatus, Worker, WorkerId, Writer,
 };
 use tokio::sync::broadcast;
 
 pub use clock::QueueClock;
 pub use postgres::without_password;
 
-use ops::{callbacks, claims, conversations, ends, logs, sweep, tasks, totals, workers};
+use ops::{
+    callbacks, claims, conversations, ends, export, logs, steps, sweep, tasks, totals, workers,
+};
 use sql::{OpError, Operation};
 
 /// Notices that a slow reader may be behind before it is told that some were lost.
@@ -389,13 +393,46 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
         })
     }
 
-    fn append_logs(&self, task: TaskId, lines: Vec<NewLogEntry>) -> Answer<'_, u64> {
+    fn append_logs(
+        &self,
+        task: TaskId,
+        writer: Option<Writer>,
+        lines: Vec<NewLogEntry>,
+    ) -> Answer<'_, u64> {
         Box::pin(async move {
-            let now = self.now();
-            let last = self.run(logs::Append { task, lines, now }).await?;
+            let append = logs::Append {
+                task,
+                writer,
+                lines,
+                now: self.now(),
+            };
+            let last = self.run(append).await?;
             self.notice(Notice::Task(task));
             Ok(last)
         })
+    }
+
+    fn append_steps(
+        &self,
+        task: TaskId,
+        writer: Option<Writer>,
+        steps: Vec<NewStep>,
+    ) -> Answer<'_, StepsKept> {
+        Box::pin(async move {
+            let append = steps::Append {
+                task,
+                writer,
+                steps,
+                now: self.now(),
+            };
+            let kept = self.run(append).await?;
+            self.notice(Notice::Task(task));
+            Ok(kept)
+        })
+    }
+
+    fn steps(&self, query: StepQuery) -> Answer<'_, StepPage> {
+        self.run(steps::Read(query))
     }
 
     fn logs(&self, query: LogQuery) -> Answer<'_, Vec<LogEntry>> {
@@ -412,11 +449,13 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
     fn append_messages(
         &self,
         conversation: ConversationId,
+        writer: Option<Writer>,
         messages: Vec<NewMessage>,
     ) -> Answer<'_, Conversation> {
         let now = self.now();
         self.run(conversations::Say {
             id: conversation,
+            writer,
             messages,
             now,
         })
@@ -425,10 +464,12 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
     fn update_conversation(
         &self,
         conversation: ConversationId,
+        writer: Option<Writer>,
         update: ConversationUpdate,
     ) -> Answer<'_, Conversation> {
         self.run(conversations::Update {
             id: conversation,
+            writer,
             update,
         })
     }
@@ -454,6 +495,30 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
             from,
             most,
         })
+    }
+
+    fn order_ends(&self, until: Timestamp) -> Answer<'_, EndsOrdered> {
+        self.run(export::OrderEnds { until })
+    }
+
+    fn export_page(&self, query: ExportQuery) -> Answer<'_, ExportPage> {
+        self.run(export::Page(query))
+    }
+
+    fn conversations_after(
+        &self,
+        task: TaskId,
+        after: Option<ConversationId>,
+    ) -> Answer<'_, Vec<Conversation>> {
+        self.run(export::ConversationsAfter { task, after })
+    }
+
+    fn messages_from(&self, conversation: ConversationId, from: u64) -> Answer<'_, Vec<Message>> {
+        self.run(export::MessagesFrom { conversation, from })
+    }
+
+    fn logs_after(&self, task: TaskId, after: u64) -> Answer<'_, Vec<LogEntry>> {
+        self.run(export::LogsAfter { task, after })
     }
 
     fn counts(&self) -> Answer<'_, Counts> {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures::TryStreamExt as _;
 use futures::future::poll_fn;
 use taskwright_model::TaskId;
 use taskwright_queue::port::Notice;
@@ -25,7 +26,9 @@ use tokio_postgres::{AsyncMessage, NoTls};
 
 use super::clock::SteadyClock;
 use super::schema::{self, SchemaError};
-use super::sql::{Cell, MOST_RACES, Mode, OpError, Operation, Row, Sql, SqlError, SqlFault, Value};
+use super::sql::{
+    Cell, MOST_RACES, Mode, OpError, Operation, Row, Sql, SqlError, SqlFault, Value, Within,
+};
 use super::{Engine, OpenQueueError};
 
 /// Connections of one daemon.
@@ -151,6 +154,24 @@ pub(super) async fn connect(
     })
 }
 
+/// Makes tables as a build wrote them that knew so many steps.
+#[cfg(test)]
+pub(super) async fn at_step(address: &str, steps: usize) -> Result<(), String> {
+    let config: tokio_postgres::Config = address.parse().map_err(|error| format!("{error}"))?;
+    let pool = Pool::builder(Manager::new(config, NoTls))
+        .max_size(1)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let mut client = pool.get().await.map_err(|error| pool_message(&error))?;
+    let transaction = client.transaction().await.map_err(|error| detail(&error))?;
+    let mut sql = PostgresSql {
+        client: &transaction,
+    };
+    let made = schema::migrate_to(&mut sql, steps).await;
+    made.map_err(|error| format!("{error:?}"))?;
+    transaction.commit().await.map_err(|error| detail(&error))
+}
+
 /// A number that no other daemon has.
 fn rand_id() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -232,6 +253,33 @@ impl<C: GenericClient + Sync> Sql for PostgresSql<'_, C> {
             .collect();
         let found = self.client.query(&statement, &values).await.map_err(told)?;
         found.iter().map(row).collect()
+    }
+
+    async fn rows_within(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        bytes: usize,
+    ) -> Result<Within, SqlError> {
+        let statement = self
+            .client
+            .prepare_cached(&numbered(sql))
+            .await
+            .map_err(told)?;
+        let values: Vec<&(dyn ToSql + Sync)> = values
+            .iter()
+            .map(|value| value as &(dyn ToSql + Sync))
+            .collect();
+        let found = self.client.query_raw(&statement, values).await;
+        let mut found = std::pin::pin!(found.map_err(told)?);
+        let mut within = Within::default();
+        // What is left when this ends, the connection reads and throws away.
+        while let Some(next) = found.try_next().await.map_err(told)? {
+            if !within.push(row(&next)?, bytes) {
+                break;
+            }
+        }
+        Ok(within)
     }
 
     async fn run(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, SqlError> {

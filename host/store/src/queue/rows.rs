@@ -7,7 +7,7 @@ use taskwright_queue::conversation::Usage;
 use taskwright_queue::task::Tries;
 use taskwright_queue::{
     Attempt, AttemptEnd, Capabilities, Cause, Conversation, Json, LogEntry, LogLevel, Message,
-    ProblemId, QueuedTask, Role, TaskStatus, Worker, WorkerId,
+    ProblemId, QueuedTask, Role, Step, TaskStatus, Worker, WorkerId,
 };
 
 use super::sql::{Cell, Row, SqlError, SqlFault};
@@ -62,6 +62,14 @@ pub(crate) fn task(mut row: Row) -> Result<QueuedTask, SqlError> {
     })
 }
 
+/// The columns of an attempt, in the order in which [`attempt`] reads them.
+macro_rules! attempt_columns {
+    () => {
+        "number, worker_id, started_at, ended_at, outcome, cause, error"
+    };
+}
+pub(crate) use attempt_columns;
+
 pub(crate) fn attempt(mut row: Row) -> Result<Attempt, SqlError> {
     let row = &mut row;
     Ok(Attempt {
@@ -109,6 +117,14 @@ pub(crate) fn worker(mut row: Row) -> Result<Worker, SqlError> {
     })
 }
 
+/// The columns of a line, in the order in which [`log_entry`] reads them.
+macro_rules! log_columns {
+    () => {
+        "sequence, at, level, message, context, attempt"
+    };
+}
+pub(crate) use log_columns;
+
 pub(crate) fn log_entry(task: TaskId, mut row: Row) -> Result<LogEntry, SqlError> {
     let row = &mut row;
     let level = usize::try_from(row.int(2)?).unwrap_or(usize::MAX);
@@ -119,6 +135,29 @@ pub(crate) fn log_entry(task: TaskId, mut row: Row) -> Result<LogEntry, SqlError
         level: LogLevel::ALL.get(level).copied().unwrap_or(LogLevel::Info),
         message: row.text(3)?,
         context: Json::from_store(row.text(4)?),
+        attempt: row.opt_small(5)?,
+    })
+}
+
+/// The columns of a step, in the order in which [`step`] reads them.
+macro_rules! step_columns {
+    () => {
+        "attempt, number, at, reward, terminated, truncated, body"
+    };
+}
+pub(crate) use step_columns;
+
+pub(crate) fn step(task: TaskId, mut row: Row) -> Result<Step, SqlError> {
+    let row = &mut row;
+    Ok(Step {
+        task,
+        attempt: row.small(0)?,
+        number: row.count(1)?,
+        at: time(row, 2)?,
+        reward: row.real(3)?,
+        terminated: row.int(4)? != 0,
+        truncated: row.int(5)? != 0,
+        body: Json::from_store(row.text(6)?),
     })
 }
 
@@ -134,7 +173,7 @@ pub(crate) fn level_number(level: LogLevel) -> i64 {
 macro_rules! conversation_columns {
     () => {
         "id, task_id, session_id, started_at, ended_at, model_name, config, metadata, success, \
-         messages, characters, input_tokens, output_tokens, cost"
+         messages, characters, input_tokens, output_tokens, cost, attempt"
     };
 }
 pub(crate) use conversation_columns;
@@ -145,6 +184,7 @@ pub(crate) fn conversation(mut row: Row) -> Result<Conversation, SqlError> {
     Ok(Conversation {
         id: id(row, 0)?,
         task: id(row, 1)?,
+        attempt: row.opt_small(14)?,
         session: id(row, 2)?,
         started_at: time(row, 3)?,
         ended_at: opt_time(row, 4)?,
@@ -164,6 +204,14 @@ pub(crate) fn conversation(mut row: Row) -> Result<Conversation, SqlError> {
         },
     })
 }
+
+/// The columns of a message, in the order in which [`message`] reads them.
+macro_rules! message_columns {
+    () => {
+        "sequence, at, role, characters, body"
+    };
+}
+pub(crate) use message_columns;
 
 pub(crate) fn message(mut row: Row) -> Result<Message, SqlError> {
     let row = &mut row;
@@ -198,7 +246,11 @@ pub(crate) fn counted(mut row: Row) -> Result<(String, u64), SqlError> {
     Ok((text, row.count(1)?))
 }
 
-fn word<T>(row: &mut Row, column: usize, read: impl Fn(&str) -> Option<T>) -> Result<T, SqlError> {
+pub(crate) fn word<T>(
+    row: &mut Row,
+    column: usize,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<T, SqlError> {
     let text = row.text(column)?;
     read(&text).ok_or_else(|| unknown(&text))
 }

@@ -83,6 +83,22 @@ const STEPS: &[&[&str]] = &[&[
 ], &[
     // Those that are due are found in a step while a receiver is away and others pile up.
     "CREATE INDEX queue_callbacks_due ON queue_callbacks (due)",
+], &[
+    // Of which attempt it is, where its writer told.
+    "ALTER TABLE queue_logs ADD COLUMN attempt BIGINT",
+    "ALTER TABLE queue_conversations ADD COLUMN attempt BIGINT",
+    "CREATE TABLE queue_steps (
+        task_id {text} NOT NULL, attempt BIGINT NOT NULL, number BIGINT NOT NULL,
+        at BIGINT NOT NULL, reward DOUBLE PRECISION, terminated BIGINT NOT NULL,
+        truncated BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (task_id, attempt, number)
+    )",
+    // The order of ends. A number is given when an export first comes by, under a lock: so it is
+    // never below one that was seen, however late its task was written down.
+    "ALTER TABLE queue_tasks ADD COLUMN ended_number BIGINT",
+    "CREATE UNIQUE INDEX queue_ended ON queue_tasks (ended_number)
+        WHERE ended_number IS NOT NULL",
+    "CREATE INDEX queue_unnumbered ON queue_tasks (completed_at, id)
+        WHERE completed_at IS NOT NULL AND ended_number IS NULL",
 ]];
 
 /// The version that this build writes.
@@ -106,6 +122,11 @@ impl From<SqlError> for SchemaError {
 /// Makes the tables what this build needs, within the transaction of the caller. Answers which
 /// version was found; 0 is none.
 pub(crate) async fn migrate<S: Sql>(sql: &mut S) -> Result<i64, SchemaError> {
+    migrate_to(sql, STEPS.len()).await
+}
+
+/// Makes the tables those of an earlier build, for tests of the way from there.
+pub(crate) async fn migrate_to<S: Sql>(sql: &mut S, steps: usize) -> Result<i64, SchemaError> {
     if S::POSTGRES {
         // Daemons that start together wait for each other; the lock ends with the transaction.
         sql.rows("SELECT pg_advisory_xact_lock(5790467)", &[])
@@ -125,7 +146,7 @@ pub(crate) async fn migrate<S: Sql>(sql: &mut S) -> Result<i64, SchemaError> {
         return Err(SchemaError::Newer(found));
     }
     let done = usize::try_from(found).unwrap_or(0);
-    for step in STEPS.iter().skip(done) {
+    for step in STEPS.iter().take(steps).skip(done) {
         for statement in *step {
             sql.run(&in_words_of::<S>(statement), &[]).await?;
         }
@@ -141,7 +162,7 @@ pub(crate) async fn migrate<S: Sql>(sql: &mut S) -> Result<i64, SchemaError> {
     }
     sql.run(
         "UPDATE queue_schema SET version = ?1",
-        &[Value::Int(VERSION)],
+        &[Value::Int(i64::try_from(steps).unwrap_or(VERSION))],
     )
     .await?;
     Ok(found)

@@ -116,6 +116,21 @@ impl Row {
         Ok(u64::try_from(self.int(column)?).unwrap_or(0))
     }
 
+    /// A counter that may be missing.
+    pub(crate) fn opt_small(&mut self, column: usize) -> Result<Option<u32>, SqlError> {
+        let found = self.opt_int(column)?;
+        Ok(found.map(|number| u32::try_from(number).unwrap_or(0)))
+    }
+
+    /// How many bytes of text it holds.
+    pub(crate) fn size(&self) -> usize {
+        let sizes = self.0.iter().map(|cell| match cell {
+            Cell::Text(text) => text.len(),
+            Cell::Null | Cell::Int(_) | Cell::Real(_) => 8,
+        });
+        sizes.sum()
+    }
+
     /// See [`Row::count`].
     pub(crate) fn small(&mut self, column: usize) -> Result<u32, SqlError> {
         Ok(u32::try_from(self.int(column)?).unwrap_or(0))
@@ -188,6 +203,26 @@ impl From<OpError> for StoreError {
     }
 }
 
+/// The beginning of an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Within {
+    pub(crate) rows: Vec<Row>,
+    /// How many bytes they hold.
+    pub(crate) bytes: usize,
+    /// Whether there may be more.
+    pub(crate) cut: bool,
+}
+
+impl Within {
+    /// Takes a row; whether there is room for another.
+    pub(crate) fn push(&mut self, row: Row, most: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(row.size());
+        self.rows.push(row);
+        self.cut = self.bytes > most;
+        !self.cut
+    }
+}
+
 /// A connection, alone or within a transaction.
 pub(crate) trait Sql: Send {
     /// Whether it is PostgreSQL that listens.
@@ -199,6 +234,15 @@ pub(crate) trait Sql: Send {
         sql: &str,
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, SqlError>> + Send;
+
+    /// Runs a statement and reads its answer until that has more than so many bytes: one row at
+    /// least. What is behind that is never held in memory.
+    fn rows_within(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        bytes: usize,
+    ) -> impl Future<Output = Result<Within, SqlError>> + Send;
 
     /// Runs a statement; answers how many rows it changed.
     fn run(

@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, ToSql};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::schema::{self, SchemaError};
-use super::sql::{Cell, Mode, OpError, Operation, Row, Sql, SqlError, SqlFault, Value};
+use super::sql::{Cell, Mode, OpError, Operation, Row, Sql, SqlError, SqlFault, Value, Within};
 use super::{Engine, OpenQueueError};
 
 /// Tells our queues from other people's databases: `TWqu`.
@@ -172,6 +172,23 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenQueueErro
     }
 }
 
+/// Makes a file as a build wrote it that knew so many steps.
+#[cfg(test)]
+pub(super) fn at_step(path: &Path, steps: usize) -> Result<(), String> {
+    let text = |error: rusqlite::Error| error.to_string();
+    crate::open::create_private(path).map_err(|error| error.to_string())?;
+    let mut connection = crate::schema::connect(path).map_err(text)?;
+    connection
+        .pragma_update(None, "application_id", APPLICATION_ID)
+        .map_err(text)?;
+    let mut sql = SqliteSql {
+        connection: &mut connection,
+    };
+    let made = schema::migrate_to(&mut sql, steps).now_or_never();
+    made.map(|made| made.map(drop).map_err(|error| format!("{error:?}")))
+        .unwrap_or_else(|| Err("not at once".to_owned()))
+}
+
 /// SQLite never keeps anybody waiting: its futures are ready when they are made.
 fn at_once<T>(operation: impl Future<Output = Result<T, OpError>>) -> Result<T, OpError> {
     operation.now_or_never().unwrap_or_else(|| {
@@ -284,12 +301,12 @@ impl SqliteSql<'_> {
         Ok(())
     }
 
-    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, SqlError> {
+    fn query(&mut self, sql: &str, values: &[Value<'_>], bytes: usize) -> Result<Within, SqlError> {
         let mut statement = self.connection.prepare_cached(sql).map_err(told)?;
         let columns = statement.column_count();
         let values = rusqlite::params_from_iter(values);
         let mut found = statement.query(values).map_err(told)?;
-        let mut rows = Vec::new();
+        let mut within = Within::default();
         while let Some(row) = found.next().map_err(told)? {
             let mut cells = Vec::with_capacity(columns);
             for column in 0..columns {
@@ -302,9 +319,11 @@ impl SqliteSql<'_> {
                     }
                 });
             }
-            rows.push(Row(cells));
+            if !within.push(Row(cells), bytes) {
+                break;
+            }
         }
-        Ok(rows)
+        Ok(within)
     }
 
     fn change(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, SqlError> {
@@ -324,7 +343,17 @@ impl Sql for SqliteSql<'_> {
         sql: &str,
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, SqlError>> + Send {
-        std::future::ready(self.query(sql, values))
+        let found = self.query(sql, values, usize::MAX);
+        std::future::ready(found.map(|within| within.rows))
+    }
+
+    fn rows_within(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        bytes: usize,
+    ) -> impl Future<Output = Result<Within, SqlError>> + Send {
+        std::future::ready(self.query(sql, values, bytes))
     }
 
     fn run(

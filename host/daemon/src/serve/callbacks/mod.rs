@@ -147,7 +147,7 @@ impl Callbacks {
         if let Err(error) = self
             .queue
             .store()
-            .append_logs(callback.task, vec![line])
+            .append_logs(callback.task, None, vec![line])
             .await
         {
             tracing::warn!(task = %callback.task, %error, "a line could not be kept");

@@ -50,7 +50,7 @@ async fn lines_are_numbered_without_gaps(stage: Stage) {
             for _ in 0..4 {
                 let text = format!("from {writer}");
                 let lines = vec![line(LogLevel::Info, &text), line(LogLevel::Info, &text)];
-                store.append_logs(task, lines).await.unwrap();
+                store.append_logs(task, None, lines).await.unwrap();
             }
         }));
     }
@@ -59,7 +59,7 @@ async fn lines_are_numbered_without_gaps(stage: Stage) {
     }
     let many = (0..1203).map(|_| line(LogLevel::Debug, "many")).collect();
     assert_eq!(
-        stage.store.append_logs(task, many).await.unwrap(),
+        stage.store.append_logs(task, None, many).await.unwrap(),
         1 + 48 + 1203
     );
     let all = stage.store.logs(newest(task, 5000)).await.unwrap();
@@ -75,7 +75,7 @@ async fn lines_are_numbered_without_gaps(stage: Stage) {
     let nobody = TaskId::from_u128(1);
     let refused = stage
         .store
-        .append_logs(nobody, Vec::new())
+        .append_logs(nobody, None, Vec::new())
         .await
         .unwrap_err();
     assert!(matches!(refused, StoreError::NoSuchTask(_)), "{refused}");
@@ -91,7 +91,7 @@ async fn the_newest_lines_come_first_and_are_told_in_order(stage: Stage) {
             LogLevel::Info
         };
         let lines = vec![line(level, &number.to_string())];
-        stage.store.append_logs(task, lines).await.unwrap();
+        stage.store.append_logs(task, None, lines).await.unwrap();
     }
     let texts = async |query: LogQuery| -> Vec<String> {
         let found = stage.store.logs(query).await.unwrap();
@@ -122,6 +122,7 @@ fn conversation(task: TaskId) -> NewConversation {
     NewConversation {
         id: TaskId::from_u128(77),
         task,
+        writer: None,
         session: TaskId::from_u128(78),
         started_at: None,
         model_name: Some("gpt-4".to_owned()),
@@ -161,26 +162,34 @@ async fn messages_are_kept_once(stage: Stage) {
     ];
     let said = stage
         .store
-        .append_messages(id, first.clone())
+        .append_messages(id, None, first.clone())
         .await
         .unwrap();
     assert_eq!((said.messages, said.characters), (2, 9));
     // Once more, and one further: only that is new.
     let mut more = first;
     more.push(message(Some(2), Role::Assistant, "done"));
-    let said = stage.store.append_messages(id, more).await.unwrap();
+    let said = stage.store.append_messages(id, None, more).await.unwrap();
     assert_eq!((said.messages, said.characters), (3, 13));
     let gap = vec![message(Some(9), Role::User, "late")];
-    let refused = stage.store.append_messages(id, gap).await.unwrap_err();
+    let refused = stage
+        .store
+        .append_messages(id, None, gap)
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("leaves a gap"), "{refused}");
     let other = vec![message(Some(1), Role::User, "not ok")];
-    let refused = stage.store.append_messages(id, other).await.unwrap_err();
+    let refused = stage
+        .store
+        .append_messages(id, None, other)
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("another content"), "{refused}");
     let uncounted = vec![message(None, Role::Tool, "x")];
     assert_eq!(
         stage
             .store
-            .append_messages(id, uncounted)
+            .append_messages(id, None, uncounted)
             .await
             .unwrap()
             .messages,
@@ -222,7 +231,7 @@ async fn a_conversation_is_told_more_of(stage: Stage) {
         .unwrap()
         .id;
     let words = vec![message(None, Role::User, "12345678")];
-    stage.store.append_messages(id, words).await.unwrap();
+    stage.store.append_messages(id, None, words).await.unwrap();
     let estimated = stage.store.conversation_stats().await.unwrap();
     assert_eq!((estimated.tokens, estimated.successful), (2, 0));
     let usage = Usage {
@@ -236,10 +245,14 @@ async fn a_conversation_is_told_more_of(stage: Stage) {
         usage: Some(usage.clone()),
         metadata: Some(Json::parse(r#"{"worker_id":"w"}"#).unwrap()),
     };
-    stage.store.update_conversation(id, update).await.unwrap();
+    stage
+        .store
+        .update_conversation(id, None, update)
+        .await
+        .unwrap();
     let kept = stage
         .store
-        .update_conversation(id, ConversationUpdate::default())
+        .update_conversation(id, None, ConversationUpdate::default())
         .await
         .unwrap();
     assert_eq!((kept.success, kept.usage), (Some(true), Some(usage)));

@@ -12,6 +12,7 @@
 )]
 
 mod claiming;
+mod exporting;
 mod keeping;
 mod reporting;
 mod sharing;

@@ -3,11 +3,13 @@
 use taskwright_model::Timestamp;
 use taskwright_queue::conversation::{ConversationQuery, ConversationUpdate, NewMessage};
 use taskwright_queue::port::StoreError;
-use taskwright_queue::{Conversation, ConversationId, Json, Message, NewConversation, Role};
+use taskwright_queue::{
+    Conversation, ConversationId, Json, Message, NewConversation, Role, Writer,
+};
 
 use super::ends::signed;
-use super::{conditions, locked, tasks};
-use crate::queue::rows::{self, conversation_columns};
+use super::{conditions, locked, writers};
+use crate::queue::rows::{self, conversation_columns, message_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
 pub(crate) struct Begin {
@@ -23,13 +25,13 @@ impl Operation for Begin {
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Conversation, OpError> {
         let new = &self.conversation;
         let task = new.task.to_string();
-        tasks::must_exist(sql, new.task).await?;
+        let writer = writers::check(sql, new.task, new.writer.as_ref()).await?;
         let row = sql
             .row(
                 concat!(
                     "INSERT INTO queue_conversations (id, task_id, session_id, started_at, \
-                     model_name, config, metadata, messages, characters) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0) ON CONFLICT (id) DO NOTHING \
+                     model_name, config, metadata, messages, characters, attempt) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, ?8) ON CONFLICT (id) DO NOTHING \
                      RETURNING ",
                     conversation_columns!()
                 ),
@@ -41,6 +43,7 @@ impl Operation for Begin {
                     new.model_name.as_deref().into(),
                     new.config.as_str().into(),
                     new.metadata.as_str().into(),
+                    writer.told.into(),
                 ],
             )
             .await?;
@@ -55,10 +58,38 @@ impl Operation for Begin {
                     ))
                     .into());
                 }
+                of_attempt(&found, writer.told)?;
                 Ok(found)
             }
         }
     }
+}
+
+/// Refuses what another attempt than the conversation's writes into it.
+fn of_attempt(found: &Conversation, told: Option<u32>) -> Result<(), OpError> {
+    match (found.attempt, told) {
+        (Some(kept), Some(told)) if kept != told => Err(StoreError::Conflict(format!(
+            "conversation {} belongs to attempt {kept}, and not to attempt {told}",
+            found.id
+        ))
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// A conversation that is about to be changed by `writer`.
+async fn read_for<S: Sql>(
+    sql: &mut S,
+    id: ConversationId,
+    writer: Option<&Writer>,
+) -> Result<Conversation, OpError> {
+    // The task first, as everywhere: two that lock in the same order never wait for each other.
+    if writer.is_some() {
+        let found = read(sql, id, "").await?;
+        let writer = writers::check(sql, found.task, writer).await?;
+        of_attempt(&found, writer.told)?;
+    }
+    read(sql, id, "FOR UPDATE").await
 }
 
 async fn read<S: Sql>(
@@ -79,6 +110,7 @@ async fn read<S: Sql>(
 
 pub(crate) struct Say {
     pub(crate) id: ConversationId,
+    pub(crate) writer: Option<Writer>,
     pub(crate) messages: Vec<NewMessage>,
     pub(crate) now: Timestamp,
 }
@@ -90,7 +122,7 @@ impl Operation for Say {
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Conversation, OpError> {
         let id = self.id.to_string();
-        let found = read(sql, self.id, "FOR UPDATE").await?;
+        let found = read_for(sql, self.id, self.writer.as_ref()).await?;
         let mut next = found.messages;
         let mut characters = 0_u64;
         for message in &self.messages {
@@ -175,6 +207,7 @@ impl Say {
 
 pub(crate) struct Update {
     pub(crate) id: ConversationId,
+    pub(crate) writer: Option<Writer>,
     pub(crate) update: ConversationUpdate,
 }
 
@@ -184,7 +217,7 @@ impl Operation for Update {
     const NAME: &'static str = "update_conversation";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Conversation, OpError> {
-        let found = read(sql, self.id, "FOR UPDATE").await?;
+        let found = read_for(sql, self.id, self.writer.as_ref()).await?;
         let update = &self.update;
         let metadata = match &update.metadata {
             Some(more) => merged(&found.metadata, more),
@@ -309,8 +342,9 @@ impl Operation for Messages {
             None => "",
         };
         let statement = format!(
-            "SELECT sequence, at, role, characters, body FROM queue_messages \
-             WHERE conversation_id = ?1 AND sequence >= ?2{role} ORDER BY sequence LIMIT ?3"
+            "SELECT {} FROM queue_messages \
+             WHERE conversation_id = ?1 AND sequence >= ?2{role} ORDER BY sequence LIMIT ?3",
+            message_columns!()
         );
         let found = sql.rows(&statement, &values).await?;
         Ok(found

@@ -3,10 +3,10 @@
 use taskwright_model::{TaskId, Timestamp};
 use taskwright_queue::log::LogQuery;
 use taskwright_queue::port::StoreError;
-use taskwright_queue::{LogEntry, LogLevel, NewLogEntry};
+use taskwright_queue::{LogEntry, LogLevel, NewLogEntry, Writer};
 
-use super::tasks;
-use crate::queue::rows;
+use super::{tasks, writers};
+use crate::queue::rows::{self, log_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
 /// Lines that one statement inserts.
@@ -52,6 +52,7 @@ async fn number<S: Sql>(sql: &mut S, task: &str, many: i64) -> Result<i64, OpErr
 
 pub(crate) struct Append {
     pub(crate) task: TaskId,
+    pub(crate) writer: Option<Writer>,
     pub(crate) lines: Vec<NewLogEntry>,
     pub(crate) now: Timestamp,
 }
@@ -63,7 +64,9 @@ impl Operation for Append {
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<u64, OpError> {
         let id = self.task.to_string();
-        tasks::must_exist(sql, self.task).await?;
+        let attempt = writers::check(sql, self.task, self.writer.as_ref())
+            .await?
+            .told;
         let many = i64::try_from(self.lines.len()).unwrap_or(i64::MAX);
         if many == 0 {
             return Ok(0);
@@ -76,36 +79,46 @@ impl Operation for Append {
         }
         let mut sequence = last.saturating_sub(many);
         for lines in self.lines.chunks(LINES_A_STATEMENT) {
-            insert(sql, &id, lines, &mut sequence, self.now).await?;
+            let place = Place { task: &id, attempt };
+            insert(sql, place, lines, &mut sequence, self.now).await?;
         }
         Ok(u64::try_from(last).unwrap_or(0))
     }
 }
 
+/// Where lines belong.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    task: &'a str,
+    attempt: Option<u32>,
+}
+
 /// Inserts lines whose numbers follow `sequence`.
 async fn insert<S: Sql>(
     sql: &mut S,
-    task: &str,
+    place: Place<'_>,
     lines: &[NewLogEntry],
     sequence: &mut i64,
     now: Timestamp,
 ) -> Result<(), OpError> {
-    const COLUMNS: usize = 6;
+    const COLUMNS: usize = 7;
     let full = lines.len() == LINES_A_STATEMENT;
     let mut values: Vec<Value<'_>> = Vec::with_capacity(lines.len() * COLUMNS);
     for line in lines {
         *sequence = sequence.saturating_add(1);
         let row: [Value<'_>; COLUMNS] = [
-            task.into(),
+            place.task.into(),
             (*sequence).into(),
             line.at.unwrap_or(now).as_millis().into(),
             rows::level_number(line.level).into(),
             line.message.as_str().into(),
             line.context.as_str().into(),
+            place.attempt.into(),
         ];
         values.extend_from_slice(&row);
     }
-    let insert = "INSERT INTO queue_logs (task_id, sequence, at, level, message, context) VALUES ";
+    let insert = "INSERT INTO queue_logs (task_id, sequence, at, level, message, context, \
+                  attempt) VALUES ";
     if full || lines.len() == 1 {
         sql.run(&with_rows(insert, lines.len(), COLUMNS), &values)
             .await?;
@@ -151,9 +164,12 @@ impl Operation for Read {
         } = self.0;
         let id = task.to_string();
         tasks::must_exist(sql, task).await?;
-        let mut statement = "SELECT sequence, at, level, message, context FROM queue_logs \
-                             WHERE task_id = ?1"
-            .to_owned();
+        let mut statement = concat!(
+            "SELECT ",
+            log_columns!(),
+            " FROM queue_logs WHERE task_id = ?1"
+        )
+        .to_owned();
         let mut values: Vec<Value<'_>> = vec![(&id).into()];
         let conditions = [
             (" AND level = ?", level.map(rows::level_number)),

@@ -7,7 +7,9 @@
 //! | `claims` | which task a worker gets |
 //! | `ends` | what an attempt's end changes, whoever says it |
 //! | `sweep` | what is out of time, and whose worker is lost |
-//! | `logs`, `conversations` | what is kept of a run |
+//! | `writers` | who may write something down of a task |
+//! | `logs`, `conversations`, `steps` | what is kept of a run |
+//! | `export` | all of it, in the order of ends |
 //! | `totals` | sums that are kept, and read |
 //! | `callbacks` | ends that somebody wants to be told |
 
@@ -15,13 +17,19 @@ pub(super) mod callbacks;
 pub(super) mod claims;
 pub(super) mod conversations;
 pub(super) mod ends;
+pub(super) mod export;
 pub(super) mod logs;
+pub(super) mod steps;
 pub(super) mod sweep;
 pub(super) mod tasks;
 pub(super) mod totals;
 pub(super) mod workers;
+pub(super) mod writers;
 
 use super::sql::Value;
+
+/// The most bytes that a page of what is kept holds: one row may be larger.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The conditions of a list: each column that has to have a value, with the values beside them in
 /// the order of their numbers.

@@ -7,7 +7,7 @@ use taskwright_queue::{Attempt, AttemptEnd, Cause, LogLevel, NewTask, QueuedTask
 
 use super::ends::{self, Ending};
 use super::{conditions, locked, logs, totals};
-use crate::queue::rows::{self, task_columns};
+use crate::queue::rows::{self, attempt_columns, task_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
 /// How long a key is remembered, in milliseconds.
@@ -209,8 +209,11 @@ impl Operation for Attempts {
     const NAME: &'static str = "attempts";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
-        let statement = "SELECT number, worker_id, started_at, ended_at, outcome, cause, error \
-                         FROM queue_attempts WHERE task_id = ?1 ORDER BY number LIMIT ?2";
+        let statement = concat!(
+            "SELECT ",
+            attempt_columns!(),
+            " FROM queue_attempts WHERE task_id = ?1 ORDER BY number LIMIT ?2"
+        );
         let most = i64::from(Tries::MOST) * 2;
         let found = sql
             .rows(statement, &[(&self.0.to_string()).into(), most.into()])
