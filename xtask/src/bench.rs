@@ -12,6 +12,7 @@
 //! (i) container   one container, against the same calls to its runtime back to back
 //! (j) containers  200 sleeping containers: rise, memory, processor, GET, deletion
 //! (k) plugins     calls by language, policies before a submission, loading, memory, launches
+//! (l) queue       claims, against pgbench; delays beside a million tasks; lists, sums, lines
 //! ```
 //!
 //! Every benchmark has a daemon of its own, in a private directory below the target
@@ -19,7 +20,8 @@
 //! is over. Comparisons take turns with what they compare with. It judges nothing: a
 //! missed goal is printed and written down, and is no failure of the run. (h), (i) and (j) need
 //! root, and a containerd from the distribution's packages, which is started in a folder of its
-//! own below the target directory; where that cannot be had they are skipped.
+//! own below the target directory; (l) needs PostgreSQL's programs, for a server of its own. Where
+//! that cannot be had they are skipped.
 
 mod bare;
 mod client;
@@ -34,6 +36,7 @@ mod many_containers;
 mod notice;
 mod place;
 mod plugins;
+mod queue;
 mod report;
 mod requests;
 mod runtime;
@@ -67,7 +70,7 @@ usage: cargo xtask bench [options]
 The numbers are always written to bench/latest.json in the target directory.";
 
 /// The benchmarks by their letters.
-const BENCHMARKS: [(&str, Measure); 11] = [
+const BENCHMARKS: [(&str, Measure); 12] = [
     ("a", submit::measure),
     ("b", throughput::measure),
     ("c", component::measure),
@@ -79,6 +82,7 @@ const BENCHMARKS: [(&str, Measure); 11] = [
     ("i", container::measure),
     ("j", many_containers::measure),
     ("k", plugins::measure),
+    ("l", queue::measure),
 ];
 
 type Measure = fn(&Bench) -> anyhow::Result<Table>;
@@ -207,7 +211,7 @@ impl Options {
         }
         let known = |letter: &String| BENCHMARKS.iter().any(|(known, _)| known == letter);
         if let Some(unknown) = options.only.iter().find(|letter| !known(letter)) {
-            bail!("there is no benchmark {unknown:?}: they are a to k");
+            bail!("there is no benchmark {unknown:?}: they are a to l");
         }
         Ok(Some(options))
     }

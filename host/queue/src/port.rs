@@ -16,7 +16,7 @@ use crate::conversation::{
 use crate::export::{EndsOrdered, ExportPage, ExportQuery};
 use crate::json::Json;
 use crate::log::{LogEntry, LogQuery, NewLogEntry};
-use crate::stats::{ConversationStats, Counts, TaskStats, WorkerStats};
+use crate::stats::{ConversationStats, Counts, TaskStats, WorkerCounts, WorkerStats};
 use crate::step::{NewStep, StepPage, StepQuery, StepsKept};
 use crate::task::{Attempt, Cause, NewTask, ProblemId, QueuedTask, TaskStatus};
 use crate::worker::{Capabilities, Worker, WorkerId};
@@ -318,6 +318,9 @@ pub trait QueueStore: Send + Sync + 'static {
 
     /// Every worker, by name, at most so many.
     fn workers(&self, most: u32) -> Answer<'_, Vec<Worker>>;
+
+    /// How many workers there are, by what they are doing now.
+    fn worker_counts(&self) -> Answer<'_, WorkerCounts>;
 
     /// Hears from a worker.
     fn heartbeat(&self, heartbeat: Heartbeat) -> Answer<'_, Heard>;

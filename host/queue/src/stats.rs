@@ -1,6 +1,7 @@
 //! Sums over the queue, each made by the store without reading what it sums.
 
 use crate::task::TaskStatus;
+use crate::worker::WorkerStatus;
 
 /// How many tasks there are, by status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,46 @@ impl Counts {
             .saturating_add(self.failed)
             .saturating_add(self.timeout)
             .saturating_add(self.cancelled)
+    }
+}
+
+/// How many workers there are, by what they are doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerCounts {
+    /// That may claim.
+    pub idle: u64,
+    /// That hold a task.
+    pub busy: u64,
+    /// That were silent for too long, or said that they go.
+    pub offline: u64,
+}
+
+impl WorkerCounts {
+    /// Those of one status.
+    #[must_use]
+    pub const fn of(&self, status: WorkerStatus) -> u64 {
+        match status {
+            WorkerStatus::Idle => self.idle,
+            WorkerStatus::Busy => self.busy,
+            WorkerStatus::Offline => self.offline,
+        }
+    }
+
+    /// Sets those of one status.
+    pub const fn set(&mut self, status: WorkerStatus, count: u64) {
+        match status {
+            WorkerStatus::Idle => self.idle = count,
+            WorkerStatus::Busy => self.busy = count,
+            WorkerStatus::Offline => self.offline = count,
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.idle
+            .saturating_add(self.busy)
+            .saturating_add(self.offline)
     }
 }
 

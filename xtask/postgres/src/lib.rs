@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// Where Debian keeps each version's programs; the newest is taken.
 const INSTALLED: &str = "/usr/lib/postgresql";
+const PORT: u16 = 5432;
 const START_TIME: Duration = Duration::from_secs(60);
 /// PostgreSQL refuses to run as root: then as somebody who owns nothing else.
 const NOBODY: u32 = 65534;
@@ -39,11 +40,32 @@ pub fn programs() -> Option<PathBuf> {
     versions.pop().map(|(_, programs)| programs)
 }
 
+/// How a server is to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Spares it the syncs: nothing of it outlives a test.
+    pub careless: bool,
+    /// A port of this machine with TLS, beside the socket.
+    pub tls: Option<Tls<'a>>,
+}
+
+/// What a server shows of itself, in PEM form.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls<'a> {
+    /// Its certificate.
+    pub certificate: &'a str,
+    /// The key of that.
+    pub key: &'a str,
+    /// Whose signature clients need on certificates of their own, if they need one.
+    pub clients: Option<&'a str>,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     programs: PathBuf,
     directory: PathBuf,
+    port: u16,
     databases: AtomicU64,
     /// Its end is the server's.
     _hold: ChildStdin,
@@ -66,6 +88,17 @@ impl Server {
     /// # Errors
     /// Why it does not run.
     pub fn start(careless: bool) -> Result<Self> {
+        Self::start_as(&Wanted {
+            careless,
+            tls: None,
+        })
+    }
+
+    /// Starts a server that is as it is wanted.
+    ///
+    /// # Errors
+    /// Why it does not run.
+    pub fn start_as(wanted: &Wanted<'_>) -> Result<Self> {
         let programs = programs()
             .with_context(|| format!("no PostgreSQL in {INSTALLED}: apt-get install postgresql"))?;
         let directory = tempfile::Builder::new()
@@ -95,9 +128,13 @@ impl Server {
             .status()
             .context("start initdb")?;
         ensure!(made.success(), "initdb ended with {made}");
-        let fsync = if careless { "off" } else { "on" };
+        let fsync = if wanted.careless { "off" } else { "on" };
+        let (port, network) = match &wanted.tls {
+            Some(tls) => (free_port()?, secure(tls, &directory, &data)?),
+            None => (PORT, "-c listen_addresses=".to_owned()),
+        };
         let script = format!(
-            "\"$1\" -D \"$2\" -k \"$3\" -c listen_addresses= -c fsync={fsync} \
+            "\"$1\" -D \"$2\" -k \"$3\" -p {port} {network} -c fsync={fsync} \
              -c max_connections=400 -c shared_buffers=256MB 2>\"$4/log\" & server=$!\n\
              cat >/dev/null; kill -QUIT $server; wait $server; rm -rf \"$4\""
         );
@@ -113,6 +150,7 @@ impl Server {
         let server = Self {
             programs,
             directory,
+            port,
             databases: AtomicU64::new(0),
             _hold: hold,
         };
@@ -147,7 +185,13 @@ impl Server {
     pub fn address(&self, database: &str) -> String {
         // A path as the host has to be written so in an address.
         let socket = self.socket().display().to_string().replace('/', "%2F");
-        format!("postgres://tester@{socket}/{database}")
+        format!("postgres://tester@{socket}:{}/{database}", self.port)
+    }
+
+    /// Its port; of the socket, where it has no other.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The folder of its socket.
@@ -182,13 +226,47 @@ impl Server {
             ])
             .arg("-h")
             .arg(self.socket())
-            .args(["-c", statement])
+            .args(["-p", &self.port.to_string(), "-c", statement])
             .output()
             .context("start psql")?;
         let said = String::from_utf8_lossy(&ran.stderr);
         ensure!(ran.status.success(), "{statement}: {}", said.trim());
         Ok(String::from_utf8_lossy(&ran.stdout).trim().to_owned())
     }
+}
+
+/// A port that nobody uses now. Somebody may take it until the server does: then the server does
+/// not start, and says so.
+fn free_port() -> Result<u16> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Writes what TLS needs into the server's folder; answers the arguments that name it.
+fn secure(tls: &Tls<'_>, directory: &Path, data: &Path) -> Result<String> {
+    let asks = match tls.clients {
+        Some(_) => "clientcert=verify-ca",
+        None => "",
+    };
+    let rules = format!("local all all trust\nhostssl all all 127.0.0.1/32 trust {asks}\n");
+    std::fs::write(data.join("pg_hba.conf"), rules).context("say who may connect")?;
+    let files = [
+        ("server.crt", Some(tls.certificate)),
+        ("server.key", Some(tls.key)),
+        ("clients.crt", tls.clients),
+    ];
+    let mut arguments = "-c listen_addresses=127.0.0.1 -c ssl=on".to_owned();
+    for ((name, text), setting) in files.into_iter().zip(["cert", "key", "ca"]) {
+        let Some(text) = text else { continue };
+        let path = directory.join(name);
+        std::fs::write(&path, text).with_context(|| format!("write {name}"))?;
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        if rustix::process::getuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY))?;
+        }
+        arguments.push_str(&format!(" -c ssl_{setting}_file=\"$4/{name}\""));
+    }
+    Ok(arguments)
 }
 
 /// A command in the server's folder, as whoever owns it.

@@ -214,11 +214,28 @@ impl Swarm {
         mut next: impl FnMut() -> Option<Request>,
         mut check: impl FnMut(&Answer<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<Tally> {
+        self.converse(longest, |_, answer| {
+            answer.map_or(Ok(()), &mut check)?;
+            Ok(next())
+        })
+    }
+
+    /// Lets each connection have a conversation of its own: `turn` has its number and the answer to
+    /// what it sent last, and gives what it sends next. It ends when nothing more is sent, or
+    /// `longest` is over: what is given then is not sent. Requests in flight at the end are waited
+    /// for and not counted.
+    pub(super) fn converse(
+        &mut self,
+        longest: Duration,
+        mut turn: impl FnMut(usize, Option<&Answer<'_>>) -> anyhow::Result<Option<Request>>,
+    ) -> anyhow::Result<Tally> {
         let begun = Instant::now();
         let mut tally = Tally::default();
         let mut in_flight: HashMap<u64, Instant> = HashMap::new();
         for (index, connection) in self.connections.iter_mut().enumerate() {
-            let Some(request) = next() else { break };
+            let Some(request) = turn(index, None)? else {
+                break;
+            };
             in_flight.insert(index as u64, Instant::now());
             connection.send(&request)?;
         }
@@ -239,13 +256,13 @@ impl Swarm {
                 };
                 let now = Instant::now();
                 let sent = in_flight.remove(&index).unwrap_or(now);
-                check(&connection.take(extent))?;
+                let next = turn(index as usize, Some(&connection.take(extent)))?;
                 if now - begun > longest {
                     continue;
                 }
                 tally.latencies.push(now - sent);
                 tally.elapsed = now - begun;
-                if let Some(request) = next() {
+                if let Some(request) = next {
                     in_flight.insert(index, Instant::now());
                     connection.send(&request)?;
                 }

@@ -6,9 +6,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use taskwright_model::Timestamp;
-use taskwright_queue::stats::Counts;
-use taskwright_queue::{StoreError, TaskStatus, Worker, WorkerStatus};
+use taskwright_queue::stats::{Counts, WorkerCounts};
+use taskwright_queue::{StoreError, TaskStatus, WorkerStatus};
 
 use super::tasks::rate;
 use crate::body::json;
@@ -17,7 +16,6 @@ use crate::native::status::Millis;
 use crate::problem::Problem;
 use crate::state::ApiState;
 
-const MOST_WORKERS: u32 = 10_000;
 /// The version of the API that is spoken here, which its programs show.
 const API_VERSION: &str = "1.0.0";
 
@@ -111,17 +109,13 @@ impl CountsView {
 }
 
 impl WorkersView {
-    fn of(workers: &[Worker], now: Timestamp) -> Self {
-        let mut view = Self::default();
-        for worker in workers {
-            view.total += 1;
-            match worker.status(now) {
-                WorkerStatus::Idle => view.idle += 1,
-                WorkerStatus::Busy => view.busy += 1,
-                WorkerStatus::Offline => view.offline += 1,
-            }
+    fn of(counts: &WorkerCounts) -> Self {
+        Self {
+            total: counts.total(),
+            idle: counts.idle,
+            busy: counts.busy,
+            offline: counts.offline,
         }
-        view
     }
 }
 
@@ -132,7 +126,7 @@ impl QueueHealth {
         let store = state.queue.store();
         let looked = async {
             let counts = store.counts().await?;
-            let workers = store.workers(MOST_WORKERS).await?;
+            let workers = store.worker_counts().await?;
             Ok::<_, StoreError>((counts, workers))
         };
         let looked = looked.await;
@@ -153,7 +147,7 @@ impl QueueHealth {
                 },
             };
         };
-        let workers = WorkersView::of(&workers, now);
+        let workers = WorkersView::of(&workers);
         Self {
             status: if workers.total == 0 {
                 "degraded"
@@ -263,20 +257,17 @@ pub(super) async fn queue_stats(State(state): Shared) -> Result<Response, Proble
 /// them as they were.
 pub(crate) async fn measure(state: &ApiState) {
     let store = state.queue.store();
-    let (Ok(counts), Ok(workers)) = (store.counts().await, store.workers(MOST_WORKERS).await)
-    else {
+    let (Ok(counts), Ok(workers)) = (store.counts().await, store.worker_counts().await) else {
         return;
     };
-    let now = state.queue.now();
     for status in TaskStatus::ALL {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a double")]
         let count = counts.of(status) as f64;
         metrics::gauge!("task_queue_size", "status" => status.word()).set(count);
     }
     for status in WorkerStatus::ALL {
-        let those = workers.iter().filter(|worker| worker.status(now) == status);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a double")]
-        let count = those.count() as f64;
+        let count = workers.of(status) as f64;
         metrics::gauge!("worker_count", "status" => status.word()).set(count);
     }
 }

@@ -31,9 +31,9 @@ use taskwright_queue::export::{EndsOrdered, ExportPage, ExportQuery};
 use taskwright_queue::log::LogQuery;
 use taskwright_queue::port::{
     Answer, Callback, Claim, Claimed, Created, Heard, Heartbeat, NewWorker, Notice, Notices,
-    Registered, Report, StoreError, Swept, TaskPage, TaskQuery,
+    Registered, Report, ReportedEnd, StoreError, Swept, TaskPage, TaskQuery,
 };
-use taskwright_queue::stats::{ConversationStats, Counts, TaskStats, WorkerStats};
+use taskwright_queue::stats::{ConversationStats, Counts, TaskStats, WorkerCounts, WorkerStats};
 use taskwright_queue::step::{StepPage, StepQuery, StepsKept};
 use taskwright_queue::{
     Attempt, Conversation, ConversationId, LogEntry, Message, NewConversation, NewLogEntry,
@@ -42,6 +42,14 @@ use taskwright_queue::{
 use tokio::sync::broadcast;
 
 pub use clock::QueueClock;
+
+/// The statements that a benchmark runs by other means for comparison, as PostgreSQL takes them,
+/// with parameters `?1`.
+pub mod statements {
+    pub use super::ops::claims::CLAIM_POSTGRES;
+    pub use super::ops::ends::COMPLETE_POSTGRES;
+}
+
 pub use postgres::without_password;
 
 use ops::{
@@ -163,6 +171,9 @@ async fn open_postgres_at(
 
 /// Runs operations on a database.
 trait Engine: Clone + Send + Sync + 'static {
+    /// Whether each statement is a journey to a server.
+    const DISTANT: bool;
+
     fn run<O: Operation>(
         &self,
         operation: O,
@@ -191,7 +202,7 @@ struct SqlQueue<E> {
     limits: QueueLimits,
     notices: broadcast::Sender<Notice>,
     /// Workers as they were at their last claim.
-    known: Arc<Mutex<HashMap<WorkerId, Worker>>>,
+    known: Arc<Mutex<HashMap<WorkerId, Arc<claims::Claimer>>>>,
     /// Tells others who share the store.
     tell: Arc<dyn Fn(Notice) + Send + Sync>,
 }
@@ -328,6 +339,10 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
         self.run(workers::ReadAll(most))
     }
 
+    fn worker_counts(&self) -> Answer<'_, WorkerCounts> {
+        self.run(workers::Count { now: self.now() })
+    }
+
     fn heartbeat(&self, heartbeat: Heartbeat) -> Answer<'_, Heard> {
         self.run(workers::Beat {
             heartbeat,
@@ -360,7 +375,7 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
                 if known.len() >= MOST_KNOWN && !known.contains_key(&id) {
                     known.clear();
                 }
-                known.insert(id, took.worker);
+                known.insert(id, took.claimer);
             }
             if let Claimed::Task(task) = &took.claimed {
                 self.notice(Notice::Task(task.id));
@@ -371,12 +386,15 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
 
     fn report(&self, report: Report) -> Answer<'_, QueuedTask> {
         Box::pin(async move {
-            let heard = self
-                .run(ends::Hear {
-                    report,
-                    now: self.now(),
-                })
-                .await?;
+            let (report, now) = (Arc::new(report), self.now());
+            if E::DISTANT && matches!(report.end, ReportedEnd::Completed { .. }) {
+                let report = report.clone();
+                if let Some(ended) = self.run(ends::Complete { report, now }).await? {
+                    self.changed(&ended);
+                    return Ok(ended);
+                }
+            }
+            let heard = self.run(ends::Hear { report, now }).await?;
             self.changed(&heard);
             Ok(heard)
         })

@@ -8,6 +8,9 @@
 //! NOTIFY within a transaction would let commits wait for each other. What is
 //! lost by a crash in between, waiting claims find by looking again.
 
+mod address;
+mod tls;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +22,11 @@ use taskwright_model::TaskId;
 use taskwright_queue::port::Notice;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
+use tokio_postgres::AsyncMessage;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::clock::SteadyClock;
 use super::schema::{self, SchemaError};
@@ -30,6 +34,8 @@ use super::sql::{
     Cell, MOST_RACES, Mode, OpError, Operation, Row, Sql, SqlError, SqlFault, Value, Within,
 };
 use super::{Engine, OpenQueueError};
+
+pub use address::without_password;
 
 /// Connections of one daemon.
 const CONNECTIONS: usize = 16;
@@ -45,6 +51,8 @@ const CHANNEL: &str = "taskwright_queue";
 const MOST_NOTICES: usize = 4096;
 /// Tasks that one notification names. Its payload may have 8000 bytes.
 const TASKS_A_NOTIFICATION: usize = 180;
+/// The least time from one notification to the next.
+const BETWEEN_NOTIFICATIONS: Duration = Duration::from_millis(5);
 /// How often the server is asked for its time.
 const CLOCK_EVERY: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -68,20 +76,18 @@ pub(super) async fn connect(
     address: &str,
     notices: broadcast::Sender<Notice>,
 ) -> Result<Connected, OpenQueueError> {
-    let mut config: tokio_postgres::Config =
-        address
-            .parse()
-            .map_err(|error: tokio_postgres::Error| OpenQueueError::Address {
-                text: without_password(address).chars().take(200).collect(),
-                message: detail(&error),
-            })?;
-    let place = place(&config);
+    let address::Address { mut config, tls } =
+        address::read(address).map_err(|message| OpenQueueError::Address {
+            text: without_password(address).chars().take(200).collect(),
+            message,
+        })?;
+    let place = address::place(&config);
     let options = match config.get_options() {
         Some(given) => format!("{SESSION} {given}"),
         None => SESSION.to_owned(),
     };
     config
-        .options(options)
+        .options(&options)
         .application_name("taskwright")
         .connect_timeout(Duration::from_secs(10))
         .tcp_user_timeout(DEAD_AFTER)
@@ -90,9 +96,10 @@ pub(super) async fn connect(
         place: place.clone(),
         message,
     };
+    let tls = tls.connector().map_err(server)?;
     let manager = Manager::from_config(
         config.clone(),
-        NoTls,
+        tls.clone(),
         ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         },
@@ -132,8 +139,11 @@ pub(super) async fn connect(
     drop(client);
 
     let (send, waiting) = mpsc::channel(MOST_NOTICES);
+    // A notice need not outlive a crash: whoever waits looks again. So no disk waits for it.
+    config.options(format!("{options} -c synchronous_commit=off"));
     let messenger = Messenger {
         config,
+        tls,
         place,
         // Tells our own notifications from others'.
         sender: format!("{:016x}", rand_id()),
@@ -158,7 +168,7 @@ pub(super) async fn connect(
 #[cfg(test)]
 pub(super) async fn at_step(address: &str, steps: usize) -> Result<(), String> {
     let config: tokio_postgres::Config = address.parse().map_err(|error| format!("{error}"))?;
-    let pool = Pool::builder(Manager::new(config, NoTls))
+    let pool = Pool::builder(Manager::new(config, tokio_postgres::NoTls))
         .max_size(1)
         .build()
         .map_err(|error| error.to_string())?;
@@ -186,6 +196,8 @@ async fn server_time(client: &tokio_postgres::Client) -> Result<i64, tokio_postg
 }
 
 impl Engine for PostgresEngine {
+    const DISTANT: bool = true;
+
     async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, OpError> {
         let run = async {
             let mut races = 0;
@@ -370,9 +382,10 @@ fn told(error: tokio_postgres::Error) -> SqlError {
 
 /// What happened, causes included: the library's own text names none.
 fn detail(error: &tokio_postgres::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
+    match (tls::meaning(error), std::error::Error::source(error)) {
+        (Some(meaning), _) => format!("{error}: {meaning}"),
+        (None, Some(cause)) => format!("{error}: {cause}"),
+        (None, None) => error.to_string(),
     }
 }
 
@@ -383,40 +396,10 @@ fn pool_message(error: &deadpool_postgres::PoolError) -> String {
     }
 }
 
-/// Where a server is, for people, without what nobody should see.
-fn place(config: &tokio_postgres::Config) -> String {
-    use tokio_postgres::config::Host;
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
-        Some(Host::Unix(path)) => path.display().to_string(),
-        None => "localhost".to_owned(),
-    };
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    let database = config
-        .get_dbname()
-        .or(config.get_user())
-        .unwrap_or("postgres");
-    format!("{host}:{port}/{database}")
-}
-
-/// An address of a server without its password, for people.
-#[must_use]
-pub fn without_password(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else {
-        return address.to_owned();
-    };
-    match rest.rsplit_once('@') {
-        Some((who, place)) => {
-            let user = who.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{place}")
-        }
-        None => address.to_owned(),
-    }
-}
-
 /// Carries notices between daemons, on a connection of its own.
 struct Messenger {
     config: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
     place: String,
     sender: String,
     clock: Arc<SteadyClock>,
@@ -448,7 +431,7 @@ impl Messenger {
     async fn converse(&mut self) -> Result<(), String> {
         let connected = self
             .config
-            .connect(NoTls)
+            .connect(self.tls.clone())
             .await
             .map_err(|error| detail(&error))?;
         let (client, mut connection) = connected;
@@ -490,6 +473,9 @@ impl Messenger {
                     let notify = "SELECT pg_notify('taskwright_queue', $1)";
                     let sent = timeout(OPERATION_TIME, client.execute(notify, &[&payload])).await;
                     sent.map_err(|_| "no answer".to_owned())?.map_err(|error| detail(&error))?;
+                    // What comes meanwhile goes together: under load notices are many, and each
+                    // sending takes from the server what claims need.
+                    tokio::time::sleep(BETWEEN_NOTIFICATIONS).await;
                 }
                 _ = ask.tick() => {
                     let told = timeout(OPERATION_TIME, server_time(&client)).await;

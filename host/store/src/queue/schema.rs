@@ -81,9 +81,15 @@ const STEPS: &[&[&str]] = &[&[
         PRIMARY KEY (kind, key, share)
     ) {table_hot}",
 ], &[
+    // Not by status: an index of all that runs is what a planner takes for a worker's places, too,
+    // as long as it knows of nothing that runs, and then each claim goes through all that does.
+    "DROP INDEX queue_deadlines",
+    "CREATE INDEX queue_deadlines ON queue_tasks (deadline) WHERE deadline IS NOT NULL",
+    // The few that wait or run are looked for among a million that ended. An expression, so that
+    // lists alone use it, for the same reason.
+    "CREATE INDEX queue_by_status ON queue_tasks ((status || ''), created_at, id)",
     // Those that are due are found in a step while a receiver is away and others pile up.
     "CREATE INDEX queue_callbacks_due ON queue_callbacks (due)",
-], &[
     // Of which attempt it is, where its writer told.
     "ALTER TABLE queue_logs ADD COLUMN attempt BIGINT",
     "ALTER TABLE queue_conversations ADD COLUMN attempt BIGINT",

@@ -128,6 +128,8 @@ impl SqliteEngine {
 }
 
 impl Engine for SqliteEngine {
+    const DISTANT: bool = false;
+
     async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, OpError> {
         if O::MODE == Mode::Read {
             return self.read(operation).await;

@@ -13,6 +13,8 @@ on_both! {
     the_highest_priority_comes_first_and_of_those_the_oldest
     a_task_for_one_kind_is_given_to_no_other
     patterns_restrict_what_a_worker_gets
+    what_a_worker_takes_is_found_behind_all_else
+    workers_after_the_same_problem_all_get_of_it
     a_worker_holds_as_many_as_it_can
     no_task_is_given_twice
     an_unknown_worker_gets_nothing
@@ -237,4 +239,69 @@ async fn a_name_is_taken_kept_and_resumed(stage: Stage) {
     assert_eq!((fresh.worker.revision, fresh.released), (3, vec![task]));
     let task = stage.store.task(task).await.unwrap().unwrap();
     assert_eq!(task.status, TaskStatus::Pending);
+}
+
+async fn what_a_worker_takes_is_found_behind_all_else(stage: Stage) {
+    let problem = |id: &str| ProblemId::parse(id).unwrap();
+    for _ in 0..150 {
+        stage.queue(|task| task.priority = 9.0).await;
+    }
+    let other = |priority: f64| {
+        move |task: &mut taskwright_queue::NewTask| {
+            task.problem_id = problem("far-behind");
+            task.priority = priority;
+        }
+    };
+    stage.queue(other(1.0)).await;
+    let best = stage.queue(other(2.0)).await;
+    let worker = stage
+        .register(1, |worker| {
+            worker.capabilities.max_parallel = 3;
+            worker.capabilities.problems = vec!["far-*".to_owned()];
+        })
+        .await;
+    assert_eq!(stage.claim(&worker).await.unwrap().id, best.id);
+    assert_eq!(stage.claim(&worker).await.unwrap().priority, 1.0);
+    assert!(stage.claim(&worker).await.is_none());
+    // What it takes comes to be among the first.
+    let first = stage.queue(other(10.0)).await;
+    assert_eq!(stage.claim(&worker).await.unwrap().id, first.id);
+}
+
+async fn workers_after_the_same_problem_all_get_of_it(stage: Stage) {
+    let mut claiming = Vec::new();
+    for _ in 0..40 {
+        stage.queue(|_| {}).await;
+    }
+    for number in 0..8 {
+        let worker = stage
+            .register(number, |worker| {
+                worker.capabilities.max_parallel = 5;
+                worker.capabilities.problems = vec!["test-*".to_owned()];
+            })
+            .await;
+        let store = stage.store.clone();
+        claiming.push(tokio::spawn(async move {
+            let mut got = Vec::new();
+            for _ in 0..5 {
+                let claim = Claim {
+                    worker: worker.clone(),
+                    lease: LEASE,
+                };
+                // There is one for each claim: nobody is told that there is nothing.
+                match store.claim(claim).await.unwrap() {
+                    Claimed::Task(task) => got.push(task.id),
+                    other => panic!("{other:?} with tasks left"),
+                }
+            }
+            got
+        }));
+    }
+    let mut all = HashSet::new();
+    for claim in claiming {
+        for id in claim.await.unwrap() {
+            assert!(all.insert(id), "{id} was given twice");
+        }
+    }
+    assert_eq!(all.len(), 40);
 }

@@ -14,8 +14,12 @@
 mod claiming;
 mod exporting;
 mod keeping;
+mod moving;
+mod planning;
 mod reporting;
+mod secure;
 mod sharing;
+mod summing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -227,8 +231,13 @@ impl Stage {
 
 /// The address of a new database on a server of this test program's own.
 pub(super) fn database() -> Option<String> {
-    match Server::shared().and_then(Server::database) {
-        Ok(address) => Some(address),
+    had(Server::shared().and_then(Server::database))
+}
+
+/// What a server of PostgreSQL was needed for. Only CI takes it for a failure that there is none.
+pub(super) fn had<T>(made: Result<T, impl std::fmt::Display>) -> Option<T> {
+    match made {
+        Ok(made) => Some(made),
         Err(error) if std::env::var_os("CI").is_some() => panic!("{error:#}"),
         Err(error) => {
             eprintln!("skipped: {error:#}");

@@ -1,13 +1,14 @@
 //! What survives, what is refused, and what several daemons have of each other.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use taskwright_queue::port::{Notice, Notices};
-use taskwright_queue::{Queue, QueueConfig, TaskStatus};
+use taskwright_queue::{Queue, QueueConfig, QueueStore, TaskStatus};
 
 use super::super::{OpenQueueError, QueueLimits, open_postgres, open_sqlite};
-use super::{Stage, database, on_both};
+use super::{LEASE, Stage, TestClock, database, on_both};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -209,4 +210,137 @@ async fn daemons_that_start_together_make_the_tables_once() {
     for open in opening {
         open.await.unwrap();
     }
+}
+
+/// Gives a server another time than this machine's: the functions of the schema `skewed` are found
+/// before the server's own by whoever asks with the options that are answered.
+async fn skew(address: &str, minutes: i64) -> String {
+    let (client, connection) = tokio_postgres::connect(address, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let skewed = format!(
+        "CREATE SCHEMA skewed; CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz LANGUAGE sql \
+         AS 'SELECT pg_catalog.clock_timestamp() + interval ''{minutes} minutes'''"
+    );
+    client.batch_execute(&skewed).await.unwrap();
+    format!("{address}?options=-c%20search_path%3Dskewed,pg_catalog,public")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_go_by_the_servers_clock_whatever_the_machines_show() {
+    for minutes in [7, -7] {
+        let Some(address) = database() else { return };
+        // Tables are made in the first schema that is looked at: before there is another.
+        drop(
+            open_postgres(&address, QueueLimits::default())
+                .await
+                .unwrap(),
+        );
+        let address = skew(&address, minutes).await;
+        let one = open_postgres(&address, QueueLimits::default())
+            .await
+            .unwrap();
+        let other = open_postgres(&address, QueueLimits::default())
+            .await
+            .unwrap();
+        let wall = super::super::clock::wall() / 1000;
+        let apart = one.now().as_millis() - wall - minutes * 60_000;
+        assert!(
+            apart.abs() < 5000,
+            "it is the server's time: {apart} ms apart"
+        );
+        let (one, other) = (stage_on(one), stage_on(other));
+        let worker = one.register(1, |_| {}).await;
+        let task = one.queue(|_| {}).await;
+        assert_eq!(one.claim(&worker).await.unwrap().id, task.id);
+        let swept = other.store.sweep().await.unwrap();
+        assert!(
+            swept.requeued.is_empty() && swept.timed_out.is_empty(),
+            "{swept:?}"
+        );
+        assert_eq!(one.now(&task).await.status, TaskStatus::Running);
+        let until = other
+            .store
+            .worker(worker.clone())
+            .await
+            .unwrap()
+            .unwrap()
+            .alive_until;
+        let left = until.since(other.store.now());
+        assert!(
+            left > LEASE - Duration::from_secs(10) && left <= LEASE,
+            "{left:?} are left"
+        );
+        let running = one.now(&task).await;
+        other.complete(&worker, &running, "{}").await.unwrap();
+    }
+}
+
+/// A stage on a store with a clock of its own.
+fn stage_on(store: Arc<dyn QueueStore>) -> Stage {
+    Stage {
+        store,
+        clock: Arc::new(TestClock(AtomicI64::new(0))),
+        made: AtomicU64::new(0),
+        _directory: None,
+    }
+}
+
+/// A wall clock that somebody sets an hour forward and back, whenever it is looked at.
+fn jumping() -> i64 {
+    static LOOKS: AtomicI64 = AtomicI64::new(0);
+    let hour = 3600 * 1_000_000;
+    let jump = match LOOKS.fetch_add(1, Ordering::SeqCst) % 4 {
+        0 | 2 => 0,
+        1 => hour,
+        _ => -hour,
+    };
+    super::super::clock::wall() + jump
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wall_clock_that_jumps_back_and_forth_ends_no_lease_and_keeps_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queue.db");
+    let clock = Arc::new(super::super::clock::LocalClock::new(jumping));
+    let store = super::super::open_sqlite_at(path, QueueLimits::default(), clock)
+        .await
+        .unwrap();
+    let stage = stage_on(store);
+    let worker = stage.register(1, |_| {}).await;
+    let task = stage.queue(|_| {}).await;
+    stage.claim(&worker).await.unwrap();
+    let mut before = stage.store.now();
+    for _ in 0..200 {
+        let swept = stage.store.sweep().await.unwrap();
+        assert!(
+            swept.requeued.is_empty() && swept.failed.is_empty(),
+            "{swept:?}"
+        );
+        let now = stage.store.now();
+        assert!(
+            now >= before && now.since(before) < Duration::from_secs(10),
+            "it does not jump"
+        );
+        before = now;
+    }
+    assert_eq!(stage.now(&task).await.status, TaskStatus::Running);
+    // A lease of half a second ends all the same.
+    let short = taskwright_queue::port::Heartbeat {
+        worker,
+        leaving: false,
+        lease: Duration::from_millis(500),
+    };
+    stage.store.heartbeat(short).await.unwrap();
+    let begun = std::time::Instant::now();
+    while stage.now(&task).await.status == TaskStatus::Running {
+        assert!(begun.elapsed() < DEADLINE, "the lease ends");
+        stage.store.sweep().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(
+        begun.elapsed() > Duration::from_millis(400),
+        "not before its time"
+    );
 }

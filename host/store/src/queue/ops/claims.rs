@@ -4,6 +4,8 @@
 //! for a worker that is on record as it is known here, alive for long enough, and has
 //! a free place. When it brings nothing, the reason is looked up.
 
+use std::sync::Arc;
+
 use taskwright_model::Timestamp;
 use taskwright_queue::port::{Claim, Claimed, StoreError};
 use taskwright_queue::worker::Problems;
@@ -50,7 +52,7 @@ macro_rules! next_of_all {
     ($lock:literal) => {
         concat!(
             claimer!(),
-            ", next AS (SELECT t.id FROM queue_tasks t, me WHERE me.place IS NOT NULL \
+            ", next AS (SELECT t.id FROM queue_tasks t WHERE (SELECT me.place FROM me) IS NOT NULL \
              AND t.status = 'pending' AND t.not_before <= ?3 AND t.backend = \
              (SELECT h.backend FROM (\
              SELECT * FROM (SELECT backend, priority, created_at, id FROM queue_tasks \
@@ -70,20 +72,44 @@ macro_rules! next_of_all {
 
 /// The statement that claims without regard to problems, as PostgreSQL takes it; benchmarks run
 /// it by other means for comparison.
-pub(crate) const CLAIM_POSTGRES: &str = next_of_all!("FOR UPDATE OF t SKIP LOCKED");
-const CLAIM_SQLITE: &str = next_of_all!("");
+pub const CLAIM_POSTGRES: &str = next_of_all!("FOR UPDATE OF t SKIP LOCKED");
+pub(crate) const CLAIM_SQLITE: &str = next_of_all!("");
+
+/// A worker as claims know it: the record, and its patterns made ready. Making them ready takes
+/// longer than a claim, so it is kept from one claim to the next.
+pub(crate) struct Claimer {
+    worker: Worker,
+    problems: Problems,
+}
+
+impl Claimer {
+    fn of(worker: Worker) -> Result<Arc<Self>, OpError> {
+        let problems =
+            Problems::parse(&worker.capabilities.problems).map_err(StoreError::Conflict)?;
+        Ok(Arc::new(Self { worker, problems }))
+    }
+}
 
 pub(crate) struct Take {
     pub(crate) claim: Claim,
     pub(crate) now: Timestamp,
     /// The worker as it was known a moment ago; what has changed since is noticed.
-    pub(crate) known: Option<Worker>,
+    pub(crate) known: Option<Arc<Claimer>>,
 }
 
 /// What a claim brought, and the worker as it is known now.
 pub(crate) struct Took {
     pub(crate) claimed: Claimed,
-    pub(crate) worker: Worker,
+    pub(crate) claimer: Arc<Claimer>,
+}
+
+/// What one look brought.
+enum Next {
+    Task(Box<QueuedTask>),
+    /// Nothing that the worker takes was there.
+    Nothing,
+    /// There was something; others took it, or the worker may not have it.
+    Missed,
 }
 
 impl Operation for Take {
@@ -93,47 +119,52 @@ impl Operation for Take {
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Took, OpError> {
         let Self { claim, now, known } = self;
-        let mut worker = match known {
-            Some(worker) => worker.clone(),
-            None => workers::known(sql, &claim.worker).await?,
+        let mut claimer = match known {
+            Some(known) => known.clone(),
+            None => Claimer::of(workers::known(sql, &claim.worker).await?)?,
         };
-        for _ in 0..MOST_RACES {
-            let problems =
-                Problems::parse(&worker.capabilities.problems).map_err(StoreError::Conflict)?;
-            let lasting = now.plus(claim.lease / 4 * 3);
-            let taken = if problems.takes_all() {
-                next_of_all(sql, &worker, *now, lasting).await?
-            } else {
-                next_of_some(sql, &worker, &problems, *now, lasting).await?
-            };
-            if let Some(task) = taken {
-                let claimed = Claimed::Task(Box::new(task));
-                return Ok(Took { claimed, worker });
+        let lasting = now.plus(claim.lease / 4 * 3);
+        for look in 0..MOST_RACES {
+            let mut next = Next::Missed;
+            if look == 0 && claimer.problems.takes_all() {
+                next = next_of_all(sql, &claimer.worker, *now, lasting).await?;
+            }
+            if matches!(next, Next::Missed) {
+                next = next_of_some(sql, &claimer, *now, lasting, look).await?;
+            }
+            if let Next::Task(task) = next {
+                let claimed = Claimed::Task(task);
+                return Ok(Took { claimed, claimer });
             }
             // Nothing: why?
             let found = workers::known(sql, &claim.worker).await?;
             if found.alive_until < lasting {
                 let renewed = workers::renew(sql, &claim.worker, false, claim.lease, *now).await?;
-                worker = renewed.ok_or_else(|| StoreError::NoSuchWorker(claim.worker.clone()))?;
+                let renewed = renewed.ok_or_else(|| StoreError::NoSuchWorker(claim.worker.clone()));
+                claimer = Claimer::of(renewed?)?;
                 continue;
             }
-            if found.revision != worker.revision {
-                worker = found;
+            if found.revision != claimer.worker.revision {
+                claimer = Claimer::of(found)?;
                 continue;
             }
-            worker = found;
             let held = workers::held(sql, &claim.worker).await?.len();
-            let claimed = if held >= worker.capabilities.max_parallel as usize {
+            let claimed = if held >= found.capabilities.max_parallel as usize {
                 Claimed::Full
+            } else if matches!(next, Next::Missed) {
+                continue;
             } else {
                 let next = next_pause(sql, *now).await?;
                 Claimed::Nothing { next }
             };
-            return Ok(Took { claimed, worker });
+            return Ok(Took { claimed, claimer });
         }
         Err(OpError::Sql(SqlError {
             kind: SqlFault::Raced,
-            message: format!("worker {} changes all the time", claim.worker),
+            message: format!(
+                "worker {} found others before it all the time",
+                claim.worker
+            ),
         }))
     }
 }
@@ -143,18 +174,23 @@ async fn next_of_all<S: Sql>(
     worker: &Worker,
     now: Timestamp,
     lasting: Timestamp,
-) -> Result<Option<QueuedTask>, OpError> {
+) -> Result<Next, OpError> {
     let statement = if S::POSTGRES {
         CLAIM_POSTGRES
     } else {
         CLAIM_SQLITE
     };
-    let values = claimer(worker, now, lasting, &worker.backend_type);
-    let row = sql.row(statement, &values).await?;
-    Ok(row.map(rows::task).transpose()?)
+    let values = values_of(worker, now, lasting, &worker.backend_type);
+    Ok(match sql.row(statement, &values).await? {
+        Some(row) => Next::Task(Box::new(rows::task(row)?)),
+        // Nobody else takes anything meanwhile in SQLite. In PostgreSQL all of the better kind may
+        // be in others' hands, and some of the other kind free: another look tells.
+        None if S::POSTGRES => Next::Missed,
+        None => Next::Nothing,
+    })
 }
 
-fn claimer<'a>(
+fn values_of<'a>(
     worker: &'a Worker,
     now: Timestamp,
     lasting: Timestamp,
@@ -169,67 +205,162 @@ fn claimer<'a>(
     ]
 }
 
-/// The first of each problem that the worker takes, and the best of those.
+/// How many waiting tasks of each kind are looked at one by one for one that the worker takes.
+const LOOKED_AT: usize = 64;
+/// How many of those it takes are tried in one statement: others may be after the same.
+const TRIED: usize = 32;
+
+/// The first tasks that wait for anybody, and for the worker's kind: ?1 now, ?2 its kind.
+pub(crate) const HEADS: &str = "SELECT h.id, h.problem_id, h.lane FROM (\
+     SELECT * FROM (SELECT 0 AS lane, id, problem_id, priority, created_at FROM queue_tasks \
+     WHERE status = 'pending' AND backend = '' AND not_before <= ?1 \
+     ORDER BY priority DESC, created_at, id LIMIT 64) a UNION ALL \
+     SELECT * FROM (SELECT 1 AS lane, id, problem_id, priority, created_at FROM queue_tasks \
+     WHERE status = 'pending' AND backend = ?2 AND not_before <= ?1 \
+     ORDER BY priority DESC, created_at, id LIMIT 64) b) h \
+     ORDER BY h.priority DESC, h.created_at, h.id";
+
+/// One of the first waiting tasks.
+struct Head {
+    id: String,
+    problem: String,
+    /// Whether it waits for the worker's kind.
+    bound: bool,
+}
+
+/// What can be said from the first tasks.
+#[derive(Debug, PartialEq, Eq)]
+enum Chosen {
+    /// These are the best that the worker takes, in order.
+    These(Vec<String>),
+    /// It takes none of all that wait.
+    None,
+    /// It takes none of these, and there may be more.
+    Unknown,
+}
+
+/// The best tasks that a worker takes, as far as `heads`, in their order and at most `each` of a
+/// kind, can tell.
+fn choose(heads: Vec<Head>, problems: &Problems, each: usize) -> Chosen {
+    let mut chosen = Vec::new();
+    let (mut seen, mut cut) = ([0_usize; 2], false);
+    for head in heads {
+        if problems.takes(&head.problem) {
+            chosen.push(head.id);
+        }
+        let [free, bound] = &mut seen;
+        let count = if head.bound { bound } else { free };
+        *count += 1;
+        cut = *count >= each;
+        // What comes next of this kind was not read, and may be better than what follows.
+        if cut || chosen.len() == TRIED {
+            break;
+        }
+    }
+    match (chosen.is_empty(), cut) {
+        (false, _) => Chosen::These(chosen),
+        (true, false) => Chosen::None,
+        (true, true) => Chosen::Unknown,
+    }
+}
+
+/// The best of the problems that the worker takes. Mostly it is among the first that wait; where
+/// it is not, the first of each problem is looked at.
 async fn next_of_some<S: Sql>(
     sql: &mut S,
-    worker: &Worker,
-    problems: &Problems,
+    claimer: &Claimer,
     now: Timestamp,
     lasting: Timestamp,
-) -> Result<Option<QueuedTask>, OpError> {
+    look: u32,
+) -> Result<Next, OpError> {
+    let Claimer { worker, problems } = claimer;
+    let values = [now.as_millis().into(), (&worker.backend_type).into()];
+    let mut heads = Vec::with_capacity(2 * LOOKED_AT);
+    for mut row in sql.rows(HEADS, &values).await? {
+        heads.push(Head {
+            id: row.text(0)?,
+            problem: row.text(1)?,
+            bound: row.int(2)? == 1,
+        });
+    }
+    let chosen = match choose(heads, problems, LOOKED_AT) {
+        Chosen::These(chosen) => chosen,
+        Chosen::None => return Ok(Next::Nothing),
+        Chosen::Unknown => first_of_each(sql, claimer, now).await?,
+    };
+    if chosen.is_empty() {
+        return Ok(Next::Nothing);
+    }
+    let chosen = serde_json::to_string(&chosen).unwrap_or_default();
+    // At first what others are taking is passed over. When all of it was, it is waited for: each
+    // wait ends with a task that somebody has.
+    let lock = if look < 2 {
+        "FOR UPDATE OF t SKIP LOCKED"
+    } else {
+        "FOR UPDATE OF t"
+    };
+    let next = locked::<S>(
+        &format!(
+            "SELECT t.id FROM queue_tasks t WHERE (SELECT me.place FROM me) IS NOT NULL AND t.id IN ({}) \
+             AND t.status = 'pending' AND t.not_before <= ?3 \
+             ORDER BY t.priority DESC, t.created_at, t.id LIMIT 1",
+            listed::<S>(5)
+        ),
+        lock,
+    );
+    let take = format!("{}, next AS ({next}) {}", claimer!(), taken!());
+    let values = values_of(worker, now, lasting, &chosen);
+    Ok(match sql.row(&take, &values).await? {
+        Some(row) => Next::Task(Box::new(rows::task(row)?)),
+        None => Next::Missed,
+    })
+}
+
+/// The texts in a JSON array, which is the parameter of this number.
+fn listed<S: Sql>(parameter: u32) -> String {
+    if S::POSTGRES {
+        format!("SELECT json_array_elements_text(CAST(CAST(?{parameter} AS TEXT) AS json))")
+    } else {
+        format!("SELECT value FROM json_each(?{parameter})")
+    }
+}
+
+/// The first of each problem that the worker takes, the best of them first.
+async fn first_of_each<S: Sql>(
+    sql: &mut S,
+    claimer: &Claimer,
+    now: Timestamp,
+) -> Result<Vec<String>, OpError> {
     let all = "SELECT problem_id FROM queue_problems ORDER BY problem_id LIMIT ?1";
     let mut taken = Vec::new();
     for mut row in sql.rows(all, &[MOST_PROBLEMS.into()]).await? {
         let problem = row.text(0)?;
-        if problems.takes(&problem) {
+        if claimer.problems.takes(&problem) {
             taken.push(problem);
         }
     }
     if taken.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let taken = serde_json::to_string(&taken).unwrap_or_default();
-    let listed = if S::POSTGRES {
-        "SELECT json_array_elements_text(CAST(CAST(?1 AS TEXT) AS json))"
-    } else {
-        "SELECT value FROM json_each(?1)"
-    };
     let heads = format!(
         "SELECT t.id FROM (SELECT (SELECT q.id FROM queue_tasks q WHERE q.status = 'pending' \
          AND q.problem_id = p.problem_id AND q.not_before <= ?2 AND q.backend IN ('', ?3) \
          ORDER BY q.priority DESC, q.created_at, q.id LIMIT 1) AS id FROM queue_problems p \
-         WHERE p.problem_id IN ({listed})) head JOIN queue_tasks t ON t.id = head.id \
-         ORDER BY t.priority DESC, t.created_at, t.id LIMIT 1"
+         WHERE p.problem_id IN ({})) head JOIN queue_tasks t ON t.id = head.id \
+         ORDER BY t.priority DESC, t.created_at, t.id LIMIT 1",
+        listed::<S>(1)
     );
-    let take = locked::<S>(
-        "SELECT t.id FROM queue_tasks t, me WHERE me.place IS NOT NULL AND t.id = ?5 \
-         AND t.status = 'pending'",
-        "FOR UPDATE OF t SKIP LOCKED",
-    );
-    let take = format!("{}, next AS ({take}) {}", claimer!(), taken!());
-    for _ in 0..MOST_RACES {
-        let values = [
-            (&taken).into(),
-            now.as_millis().into(),
-            (&worker.backend_type).into(),
-        ];
-        let Some(mut head) = sql.row(&heads, &values).await? else {
-            return Ok(None);
-        };
-        let head = head.text(0)?;
-        if let Some(row) = sql
-            .row(&take, &claimer(worker, now, lasting, &head))
-            .await?
-        {
-            return Ok(Some(rows::task(row)?));
-        }
-        // Taken by another, or the worker may not: the head tells.
-        let waits = "SELECT 1 FROM queue_tasks WHERE id = ?1 AND status = 'pending'";
-        if sql.row(waits, &[(&head).into()]).await?.is_some() {
-            return Ok(None);
-        }
+    let values = [
+        (&taken).into(),
+        now.as_millis().into(),
+        (&claimer.worker.backend_type).into(),
+    ];
+    let mut first = Vec::new();
+    for mut row in sql.rows(&heads, &values).await? {
+        first.push(row.text(0)?);
     }
-    Ok(None)
+    Ok(first)
 }
 
 /// When the next task may be had that waits for a pause to be over.
@@ -239,5 +370,45 @@ async fn next_pause<S: Sql>(sql: &mut S, now: Timestamp) -> Result<Option<Timest
     match sql.row(statement, &[now.as_millis().into()]).await? {
         Some(mut row) => Ok(Some(rows::time(&mut row, 0)?)),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What the first waiting tasks tell.
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// Heads in words: the problem, after `+` one for the worker's kind; ids are their places.
+    fn check(heads: &str, pattern: &str, expected: Chosen) {
+        let problems = Problems::parse(&[pattern]).unwrap();
+        let words = heads.split_whitespace().enumerate();
+        let heads = words.map(|(place, word)| Head {
+            id: place.to_string(),
+            problem: word.trim_start_matches('+').to_owned(),
+            bound: word.starts_with('+'),
+        });
+        assert_eq!(choose(heads.collect(), &problems, 3), expected, "{pattern}");
+    }
+
+    fn these(places: &[&str]) -> Chosen {
+        Chosen::These(places.iter().map(|place| (*place).to_owned()).collect())
+    }
+
+    #[test]
+    fn what_the_worker_takes_is_chosen_in_order() {
+        check("a b +a", "a*", these(&["0", "2"]));
+        check("a b +a", "b*", these(&["1"]));
+        check("", "a*", Chosen::None);
+        check("a b +a", "c*", Chosen::None);
+    }
+
+    #[test]
+    fn nothing_is_chosen_past_what_was_not_read() {
+        // A fourth for anybody may come before the last two.
+        check("a a a +b +b", "b*", Chosen::Unknown);
+        check("a a b +b", "b*", these(&["2"]));
+        check("+a +a +a", "b*", Chosen::Unknown);
+        check("+a a +a b +a b", "b*", these(&["3"]));
     }
 }

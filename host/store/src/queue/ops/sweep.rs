@@ -56,7 +56,7 @@ impl Operation for Sweep {
         }
         let silent = "SELECT w.id, w.last_heartbeat FROM queue_workers w WHERE w.alive_until <= ?1 \
                       AND EXISTS (SELECT 1 FROM queue_tasks t WHERE t.worker_id = w.id \
-                      AND t.status = 'running') ORDER BY w.id LIMIT ?2";
+                      AND t.slot >= 0 AND t.status = 'running') ORDER BY w.id LIMIT ?2";
         let silent = locked::<S>(silent, "FOR UPDATE OF w SKIP LOCKED");
         let silent = sql
             .rows(&silent, &[now.as_millis().into(), MOST_WORKERS.into()])
@@ -85,9 +85,10 @@ impl Operation for Sweep {
 /// When the next task is out of time, or the next worker that holds one.
 async fn next<S: Sql>(sql: &mut S) -> Result<Option<Timestamp>, OpError> {
     let deadline = "SELECT deadline FROM queue_tasks WHERE status = 'running' \
-                    ORDER BY deadline LIMIT 1";
+                    AND deadline IS NOT NULL ORDER BY deadline LIMIT 1";
     let lease = "SELECT min(w.alive_until) FROM queue_workers w WHERE EXISTS \
-                 (SELECT 1 FROM queue_tasks t WHERE t.worker_id = w.id AND t.status = 'running')";
+                 (SELECT 1 FROM queue_tasks t WHERE t.worker_id = w.id AND t.slot >= 0 \
+                 AND t.status = 'running')";
     let mut next = None;
     for statement in [deadline, lease] {
         if let Some(mut row) = sql.row(statement, &[]).await?

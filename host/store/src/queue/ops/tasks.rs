@@ -6,7 +6,7 @@ use taskwright_queue::task::Tries;
 use taskwright_queue::{Attempt, AttemptEnd, Cause, LogLevel, NewTask, QueuedTask, TaskStatus};
 
 use super::ends::{self, Ending};
-use super::{conditions, locked, logs, totals};
+use super::{conditions, locked, logs, totals, workers};
 use crate::queue::rows::{self, attempt_columns, task_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
@@ -238,7 +238,8 @@ impl Operation for List {
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<TaskPage, OpError> {
         let query = &self.0;
         let wanted = [
-            ("status", query.status.map(TaskStatus::word)),
+            // As the index for lists has it.
+            ("status || ''", query.status.map(TaskStatus::word)),
             (
                 "problem_id",
                 query.problem.as_ref().map(|problem| problem.as_str()),
@@ -301,6 +302,11 @@ async fn count<S: Sql>(
             Ok(status.map_or(counts.total(), |status| counts.of(status)))
         }
         (None, Some(problem), None) => totals::sum(sql, totals::PROBLEM, problem.as_str()).await,
+        (None, None, Some(worker)) => {
+            let ended = totals::sum(sql, totals::WORKER, worker.as_str()).await?;
+            let held = workers::held(sql, worker).await?.len();
+            Ok(ended.saturating_add(u64::try_from(held).unwrap_or(u64::MAX)))
+        }
         _ => {
             let statement = format!(
                 "SELECT count(*) FROM (SELECT 1 FROM queue_tasks{conditions} LIMIT {MOST_COUNTED}) \

@@ -1,4 +1,7 @@
 //! Register, hear, list, let go.
+//!
+//! What a worker holds is asked for by its places (`slot >= 0`, as all that runs has one):
+//! otherwise SQLite goes through everything that it ever held.
 
 use std::time::Duration;
 
@@ -6,6 +9,8 @@ use taskwright_model::{TaskId, Timestamp};
 use taskwright_queue::port::{
     Entry, Heard, Heartbeat, NAME_KEPT, NewWorker, Registered, StoreError,
 };
+use taskwright_queue::stats::WorkerCounts;
+use taskwright_queue::worker::WorkerStatus;
 use taskwright_queue::{Cause, QueuedTask, Worker, WorkerId};
 
 use super::ends::{self, Setback};
@@ -104,7 +109,7 @@ pub(super) async fn release<S: Sql>(
     let statement = concat!(
         "SELECT ",
         task_columns!(),
-        " FROM queue_tasks WHERE worker_id = ?1 AND status = 'running' ORDER BY id"
+        " FROM queue_tasks WHERE worker_id = ?1 AND slot >= 0 AND status = 'running' ORDER BY id"
     );
     let statement = locked::<S>(statement, "FOR UPDATE SKIP LOCKED");
     let mut released = Vec::new();
@@ -138,8 +143,8 @@ pub(super) async fn known<S: Sql>(sql: &mut S, id: &WorkerId) -> Result<Worker, 
 
 /// The tasks that a worker holds, the newest last.
 pub(super) async fn held<S: Sql>(sql: &mut S, id: &WorkerId) -> Result<Vec<TaskId>, OpError> {
-    let statement = "SELECT id FROM queue_tasks WHERE worker_id = ?1 AND status = 'running' \
-                     ORDER BY started_at, id";
+    let statement = "SELECT id FROM queue_tasks WHERE worker_id = ?1 AND slot >= 0 \
+                     AND status = 'running' ORDER BY started_at, id";
     let mut held = Vec::new();
     for mut row in sql.rows(statement, &[id.as_str().into()]).await? {
         held.push(rows::id(&mut row, 0)?);
@@ -192,6 +197,32 @@ impl Operation for ReadAll {
             }
         }
         Ok(workers)
+    }
+}
+
+pub(crate) struct Count {
+    pub(crate) now: Timestamp,
+}
+
+impl Operation for Count {
+    type Output = WorkerCounts;
+    const MODE: Mode = Mode::Read;
+    const NAME: &'static str = "worker_counts";
+
+    async fn run<S: Sql>(&self, sql: &mut S) -> Result<WorkerCounts, OpError> {
+        // The same order of questions as `Worker::status`.
+        let statement = "SELECT state, count(*) FROM (SELECT CASE WHEN w.alive_until <= ?1 THEN 'offline' \
+                         WHEN EXISTS (SELECT 1 FROM queue_tasks t WHERE t.worker_id = w.id \
+                         AND t.slot >= 0 AND t.status = 'running') THEN 'busy' \
+                         WHEN w.leaving <> 0 THEN 'offline' ELSE 'idle' END AS state \
+                         FROM queue_workers w) AS states GROUP BY state";
+        let mut counts = WorkerCounts::default();
+        for mut row in sql.rows(statement, &[self.now.as_millis().into()]).await? {
+            if let Some(status) = WorkerStatus::of_word(&row.text(0)?) {
+                counts.set(status, row.count(1)?);
+            }
+        }
+        Ok(counts)
     }
 }
 
