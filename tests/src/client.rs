@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::network;
 use crate::stream::EventStream;
 
 /// Longer than any answer takes; waits ask for less.
@@ -24,6 +25,8 @@ pub enum Target {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+    /// An address and port, as it is reached from within a network namespace.
+    Within(PathBuf, SocketAddr),
 }
 
 /// Sends requests.
@@ -31,6 +34,7 @@ pub enum Target {
 pub struct Client {
     target: Target,
     token: Option<String>,
+    patience: Duration,
 }
 
 /// A request to send, whatever it holds.
@@ -138,15 +142,23 @@ impl Client {
         Self {
             target,
             token: None,
+            patience: PATIENCE,
         }
+    }
+
+    /// This client, which waits no longer than so long for anything that it is sent.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// This client with a bearer token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self {
-            target: self.target.clone(),
             token: Some(token.to_owned()),
+            ..self.clone()
         }
     }
 
@@ -232,10 +244,17 @@ impl Client {
     /// When nobody listens.
     pub fn connect(&self) -> io::Result<Connection> {
         let connection = match &self.target {
-            Target::Tcp(address) => Connection::Tcp(TcpStream::connect_timeout(address, PATIENCE)?),
+            Target::Tcp(address) => {
+                Connection::Tcp(TcpStream::connect_timeout(address, self.patience)?)
+            }
             Target::Unix(path) => Connection::Unix(UnixStream::connect(path)?),
+            Target::Within(namespace, address) => {
+                Connection::Tcp(network::within(namespace, || {
+                    TcpStream::connect_timeout(address, self.patience)
+                })?)
+            }
         };
-        connection.set_patience()?;
+        connection.set_patience(self.patience)?;
         Ok(connection)
     }
 
@@ -300,16 +319,16 @@ impl Connection {
         };
     }
 
-    fn set_patience(&self) -> io::Result<()> {
+    fn set_patience(&self, patience: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))
+                stream.set_read_timeout(Some(patience))?;
+                stream.set_write_timeout(Some(patience))
             }
             Self::Unix(stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))
+                stream.set_read_timeout(Some(patience))?;
+                stream.set_write_timeout(Some(patience))
             }
         }
     }

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use crate::cli::{self, Finished, Running};
 use crate::client::{Client, Request, Target};
 use crate::home::Home;
+use crate::network::Machine;
 use crate::processes::Process;
 use crate::reaper::{self, Owned};
 use crate::{SOON, binary, eventually_some};
@@ -25,6 +26,14 @@ pub struct Options {
     flags: Vec<String>,
     variables: Vec<(String, String)>,
     binary: Option<PathBuf>,
+    place: Option<Place>,
+}
+
+/// A machine, and one from which it is spoken to.
+#[derive(Clone, Debug)]
+struct Place {
+    at: Machine,
+    from: Machine,
 }
 
 impl Options {
@@ -55,6 +64,16 @@ impl Options {
         self
     }
 
+    /// Starts it on a machine of a network; tests speak to it from another one.
+    #[must_use]
+    pub fn on(mut self, at: &Machine, from: &Machine) -> Self {
+        self.place = Some(Place {
+            at: at.clone(),
+            from: from.clone(),
+        });
+        self
+    }
+
     /// Starts it in a fresh home.
     ///
     /// # Panics
@@ -70,8 +89,12 @@ impl Options {
     /// When it does not get ready.
     #[must_use]
     pub fn start_in(self, home: Home) -> Daemon {
+        let address = match &self.place {
+            Some(place) => SocketAddr::new(place.at.address(), 5758),
+            None => free_address(),
+        };
         let mut daemon = Daemon {
-            address: free_address(),
+            address,
             options: self,
             process: None,
             home,
@@ -94,7 +117,10 @@ impl Options {
             .binary
             .as_deref()
             .unwrap_or_else(|| binary::taskwright());
-        let mut command = home.command(program);
+        let mut command = match &self.place {
+            Some(place) => home.command_on(&place.at, program),
+            None => home.command(program),
+        };
         command
             .arg("serve")
             .arg(format!("--data-dir={}", home.data().display()))
@@ -138,7 +164,11 @@ impl Daemon {
     /// A client of it.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(Target::Tcp(self.address))
+        let place = self.options.place.as_ref();
+        Client::new(match place {
+            Some(place) => Target::Within(place.from.namespace(), self.address),
+            None => Target::Tcp(self.address),
+        })
     }
 
     /// What it logged, over all its lives.
@@ -236,6 +266,14 @@ impl Daemon {
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        match &mut self.process {
+            Some(process) => process.signal(signal),
+            None => panic!("the daemon does not run"),
         }
     }
 

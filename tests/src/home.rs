@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::cli::{self, Finished};
+use crate::network::{self, Machine};
 use crate::processes::{self, Process};
 use crate::{SOON, binary, containerd, eventually, reaper};
 
@@ -73,7 +74,18 @@ impl Home {
     /// The program, with an environment that holds nothing of ours.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
+        self.at_home(Command::new(program))
+    }
+
+    /// The same, on a machine of a network.
+    #[must_use]
+    pub fn command_on(&self, machine: &Machine, program: &Path) -> Command {
+        let mut command = network::command(&machine.namespace());
+        command.arg(program);
+        self.at_home(command)
+    }
+
+    fn at_home(&self, mut command: Command) -> Command {
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

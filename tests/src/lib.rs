@@ -15,6 +15,8 @@
 //! | [`task`] | bodies to send, and what to read in answers |
 //! | [`program`] | programs that `cargo xtask test` unpacked for tests |
 //! | [`postgres`] | databases on a PostgreSQL server of the run |
+//! | [`network`] | networks of namespaces, whose cables can be pulled out |
+//! | [`history`] | what happened to a queue under faults, and a checker of it |
 //! | [`registry`] | a registry for plugins, and servers that only pretend to be one |
 //! | [`reaper`] | this process as subreaper; children with an owner |
 //! | [`processes`] | what `/proc` says; a zombie is dead |
@@ -36,10 +38,12 @@ pub mod cli;
 pub mod client;
 pub mod containerd;
 pub mod daemon;
+pub mod history;
 pub mod home;
 pub mod languages;
 pub mod main_container;
 pub mod mount;
+pub mod network;
 pub mod postgres;
 pub mod processes;
 pub mod program;
@@ -57,6 +61,7 @@ pub use containerd::Containerd;
 pub use daemon::{Daemon, Options};
 pub use home::Home;
 pub use main_container::{MainContainer, MainOptions};
+pub use network::{Machine, Network};
 pub use stream::{EventStream, ServerEvent};
 
 /// Longer than anything takes on a busy machine, shorter than anyone's patience.

@@ -53,6 +53,14 @@ pub fn is_alive(pid: u32) -> bool {
     look(pid).is_some()
 }
 
+/// Whether a process stands still, because a signal stopped it.
+#[must_use]
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').map(|(_, tail)| tail.trim_start());
+    state.is_some_and(|state| state.starts_with('T'))
+}
+
 /// Every living process whose environment at its start held `variable`, as `NAME=VALUE`.
 #[must_use]
 pub fn with_variable(variable: &str) -> Vec<Process> {

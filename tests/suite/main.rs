@@ -12,7 +12,7 @@
 //! | variable | says |
 //! |---|---|
 //! | `TASKWRIGHT_BIN` | another binary to test |
-//! | `TASKWRIGHT_NIGHTLY=1` | 200 rounds of random kills instead of 20, 100 changes of a plugin instead of 20 |
+//! | `TASKWRIGHT_NIGHTLY=1` | 200 rounds of random kills instead of 20, 100 faults among several daemons instead of 10, 100 changes of a plugin instead of 20 |
 //! | `TASKWRIGHT_CHAOS_SEED` | the moments of a run that failed |
 //! | `TASKWRIGHT_TEST_CRI_DIR` | the folder of the containerd for tests, as `cargo xtask containerd start` prints it |
 //! | `TASKWRIGHT_TEST_CRI_SOCKET` | where it answers |
@@ -33,6 +33,7 @@ mod access;
 mod bad_input;
 mod chaos;
 mod cli;
+mod cluster;
 mod confinement;
 mod conformance;
 mod container;

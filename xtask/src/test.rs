@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which it fails fastest.
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use taskwright_test_containerd::environment;
@@ -50,6 +52,7 @@ pub(crate) fn test(words: &[String]) -> Result<()> {
         return step("tests", &mut cargo(&words));
     }
     postgres()?;
+    namespaces()?;
     let languages = Languages::make()?;
     // As late as possible: nothing before needs it, and most failures come before.
     let containerd = ForTests::start()?;
@@ -72,5 +75,18 @@ fn postgres() -> Result<()> {
         return languages::install(&["postgresql"]);
     }
     eprintln!("    tests with PostgreSQL will be skipped: apt-get install postgresql");
+    Ok(())
+}
+
+/// Tests of several daemons put each into a network namespace of its own.
+fn namespaces() -> Result<()> {
+    let asked = Command::new("ip").arg("-V").output();
+    if asked.is_ok_and(|answer| answer.status.success()) {
+        return Ok(());
+    }
+    if environment::is_ci() {
+        return languages::install(&["iproute2"]);
+    }
+    eprintln!("    tests with network namespaces will be skipped: apt-get install iproute2");
     Ok(())
 }

@@ -3,13 +3,16 @@
 //!
 //! One server serves a whole test program, and ends with it: a watcher waits for the
 //! end of its input, of which the test program holds the other end for as long as it
-//! lives, however it dies.
+//! lives, however it dies. Tests of faults stop it and start it again on the same data, in a
+//! network namespace of theirs.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -47,6 +50,9 @@ pub struct Wanted<'a> {
     pub careless: bool,
     /// A port of this machine with TLS, beside the socket.
     pub tls: Option<Tls<'a>>,
+    /// A network namespace, by the file that stands for it, and an address there to listen on
+    /// beside the socket. Only root may.
+    pub network: Option<(&'a Path, IpAddr)>,
 }
 
 /// What a server shows of itself, in PEM form.
@@ -60,6 +66,21 @@ pub struct Tls<'a> {
     pub clients: Option<&'a str>,
 }
 
+/// What the watcher does: `$1` the program, `$2` its data, `$3` its socket's folder, `$4` all of
+/// it; what follows are switches.
+const WATCH: &str = r#"
+program=$1 data=$2 socket=$3 all=$4; shift 4
+run() { "$program" -D "$data" -k "$socket" "$@" >/dev/null 2>>"$all/log" & server=$!; }
+run "$@"
+while read -r word; do
+    case $word in
+        stop) kill -QUIT $server; wait $server; echo stopped ;;
+        start) run "$@"; echo started ;;
+    esac
+done
+kill -QUIT $server 2>/dev/null; wait $server; rm -rf "$all"
+"#;
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -67,8 +88,16 @@ pub struct Server {
     directory: PathBuf,
     port: u16,
     databases: AtomicU64,
-    /// Its end is the server's.
-    _hold: ChildStdin,
+    /// Where it listens beside its socket.
+    address: Option<IpAddr>,
+    watcher: Mutex<Watcher>,
+}
+
+/// Whoever holds the server. Its end is the server's.
+#[derive(Debug)]
+struct Watcher {
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
 }
 
 impl Server {
@@ -90,7 +119,7 @@ impl Server {
     pub fn start(careless: bool) -> Result<Self> {
         Self::start_as(&Wanted {
             careless,
-            tls: None,
+            ..Wanted::default()
         })
     }
 
@@ -128,31 +157,62 @@ impl Server {
             .status()
             .context("start initdb")?;
         ensure!(made.success(), "initdb ended with {made}");
-        let fsync = if wanted.careless { "off" } else { "on" };
-        let (port, network) = match &wanted.tls {
-            Some(tls) => (free_port()?, secure(tls, &directory, &data)?),
-            None => (PORT, "-c listen_addresses=".to_owned()),
+        if wanted.network.is_some() {
+            // Nobody else is in that network.
+            let allowed = data.join("pg_hba.conf");
+            let mut allowed = std::fs::File::options().append(true).open(allowed)?;
+            writeln!(allowed, "host all all all trust")?;
+        }
+        let port = match &wanted.tls {
+            Some(_) => free_port()?,
+            None => PORT,
         };
-        let script = format!(
-            "\"$1\" -D \"$2\" -k \"$3\" -p {port} {network} -c fsync={fsync} \
-             -c max_connections=400 -c shared_buffers=256MB 2>\"$4/log\" & server=$!\n\
-             cat >/dev/null; kill -QUIT $server; wait $server; rm -rf \"$4\""
-        );
-        let mut watcher = as_owner(Path::new("sh"), &directory)
-            .args(["-c", &script, "sh"])
+        let mut switches = vec![
+            format!("port={port}"),
+            format!("fsync={}", if wanted.careless { "off" } else { "on" }),
+            "max_connections=400".to_owned(),
+            "shared_buffers=256MB".to_owned(),
+        ];
+        let address = wanted.network.map(|(_, address)| address);
+        match &wanted.tls {
+            Some(tls) => switches.extend(secure(tls, &directory, &data)?),
+            None => switches.push(format!(
+                "listen_addresses={}",
+                address.map_or_else(String::new, |address| address.to_string())
+            )),
+        }
+        let mut shell = match wanted.network {
+            None => as_owner(Path::new("sh"), &directory),
+            Some((namespace, _)) => {
+                // Only root enters it, and becomes the owner there.
+                let mut enter = Command::new("nsenter");
+                enter.arg(format!("--net={}", namespace.display()));
+                enter.args([format!("-S{NOBODY}"), format!("-G{NOBODY}")]);
+                enter.args(["--", "sh"]).current_dir(&directory);
+                enter
+            }
+        };
+        let mut watcher = shell
+            .args(["-c", WATCH, "sh"])
             .arg(programs.join("postgres"))
             .args([&data, &socket, &directory])
+            .args(switches.iter().flat_map(|switch| ["-c", switch]))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .context("start the server's watcher")?;
-        let hold = watcher.stdin.take().context("hold the server's watcher")?;
+        let held = watcher.stdin.take().zip(watcher.stdout.take());
+        let (orders, answers) = held.context("hold the server's watcher")?;
         let server = Self {
             programs,
             directory,
             port,
             databases: AtomicU64::new(0),
-            _hold: hold,
+            address,
+            watcher: Mutex::new(Watcher {
+                orders,
+                answers: BufReader::new(answers),
+            }),
         };
         let begun = Instant::now();
         // It listens before it serves: only an answer says that it is ready.
@@ -170,6 +230,42 @@ impl Server {
         Ok(server)
     }
 
+    /// Stops it at once, as a crash would: what was not written is written again when it starts.
+    ///
+    /// # Errors
+    /// When its watcher is gone.
+    pub fn stop(&self) -> Result<()> {
+        self.order("stop")
+    }
+
+    /// Starts it again on the same data, without waiting until it answers.
+    ///
+    /// # Errors
+    /// When its watcher is gone.
+    pub fn start_again(&self) -> Result<()> {
+        self.order("start")
+    }
+
+    fn order(&self, word: &str) -> Result<()> {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(watcher.orders, "{word}").context("speak to the server's watcher")?;
+        let mut answer = String::new();
+        watcher.answers.read_line(&mut answer)?;
+        ensure!(!answer.is_empty(), "the server's watcher has ended");
+        Ok(())
+    }
+
+    /// The pid of its first process, whose children are the others.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        let file = self.directory.join("data/postmaster.pid");
+        let text = std::fs::read_to_string(file).context("read the server's pid")?;
+        let pid = text.lines().next().unwrap_or_default();
+        pid.trim().parse().context("read the server's pid")
+    }
+
     /// Makes a new, empty database; answers its address.
     ///
     /// # Errors
@@ -183,6 +279,9 @@ impl Server {
     /// The address of a database.
     #[must_use]
     pub fn address(&self, database: &str) -> String {
+        if let Some(address) = self.address {
+            return format!("postgres://tester@{address}:{}/{database}", self.port);
+        }
         // A path as the host has to be written so in an address.
         let socket = self.socket().display().to_string().replace('/', "%2F");
         format!("postgres://tester@{socket}:{}/{database}", self.port)
@@ -243,7 +342,7 @@ fn free_port() -> Result<u16> {
 }
 
 /// Writes what TLS needs into the server's folder; answers the arguments that name it.
-fn secure(tls: &Tls<'_>, directory: &Path, data: &Path) -> Result<String> {
+fn secure(tls: &Tls<'_>, directory: &Path, data: &Path) -> Result<Vec<String>> {
     let asks = match tls.clients {
         Some(_) => "clientcert=verify-ca",
         None => "",
@@ -255,7 +354,7 @@ fn secure(tls: &Tls<'_>, directory: &Path, data: &Path) -> Result<String> {
         ("server.key", Some(tls.key)),
         ("clients.crt", tls.clients),
     ];
-    let mut arguments = "-c listen_addresses=127.0.0.1 -c ssl=on".to_owned();
+    let mut switches = vec!["listen_addresses=127.0.0.1".to_owned(), "ssl=on".to_owned()];
     for ((name, text), setting) in files.into_iter().zip(["cert", "key", "ca"]) {
         let Some(text) = text else { continue };
         let path = directory.join(name);
@@ -264,9 +363,9 @@ fn secure(tls: &Tls<'_>, directory: &Path, data: &Path) -> Result<String> {
         if rustix::process::getuid().is_root() {
             std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY))?;
         }
-        arguments.push_str(&format!(" -c ssl_{setting}_file=\"$4/{name}\""));
+        switches.push(format!("ssl_{setting}_file={}", path.display()));
     }
-    Ok(arguments)
+    Ok(switches)
 }
 
 /// A command in the server's folder, as whoever owns it.

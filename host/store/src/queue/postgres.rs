@@ -13,7 +13,7 @@ mod tls;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures::TryStreamExt as _;
@@ -55,6 +55,8 @@ const TASKS_A_NOTIFICATION: usize = 180;
 const BETWEEN_NOTIFICATIONS: Duration = Duration::from_millis(5);
 /// How often the server is asked for its time.
 const CLOCK_EVERY: Duration = Duration::from_secs(60);
+/// The pauses before a lost connection for notices is made again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The engine. Clones share it.
@@ -410,8 +412,9 @@ struct Messenger {
 impl Messenger {
     /// Until the queue is dropped. A lost connection is made again, with growing pauses.
     async fn carry(mut self) {
-        let mut pause = Duration::from_millis(100);
+        let mut pause = FIRST_PAUSE;
         while !self.waiting.is_closed() {
+            let begun = Instant::now();
             match self.converse().await {
                 Ok(()) => return,
                 Err(message) => {
@@ -421,6 +424,10 @@ impl Messenger {
                     );
                     metrics::counter!("taskwright_queue_notice_reconnects_total").increment(1);
                 }
+            }
+            if begun.elapsed() >= LONGEST_PAUSE {
+                // It was a good connection: what broke it is news.
+                pause = FIRST_PAUSE;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

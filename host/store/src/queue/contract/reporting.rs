@@ -1,5 +1,6 @@
 //! How attempts end, and who may say so.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use taskwright_queue::port::{Report, ReportedEnd, StoreError};
@@ -19,6 +20,7 @@ on_both! {
     a_worker_that_registers_anew_holds_nothing
     a_task_is_cancelled_once
     a_heartbeat_keeps_the_lease
+    a_word_that_was_long_on_its_way_takes_no_lease_back
     a_worker_that_leaves_gives_back_what_it_held
     a_key_makes_one_task
     an_end_waits_to_be_told
@@ -297,6 +299,22 @@ async fn a_task_is_cancelled_once(stage: Stage) {
     let nobody = taskwright_model::TaskId::from_u128(1);
     let unknown = stage.store.cancel(nobody).await.unwrap_err();
     assert!(matches!(unknown, StoreError::NoSuchTask(_)), "{unknown}");
+}
+
+async fn a_word_that_was_long_on_its_way_takes_no_lease_back(stage: Stage) {
+    let worker = stage.register(1, |_| {}).await;
+    stage.queue(|_| {}).await;
+    stage.claim(&worker).await.unwrap();
+    stage.clock.pass(LEASE / 6 * 5);
+    let alive_until = stage.beat(&worker).await.alive_until;
+    // A daemon stood still with an earlier one in its hands.
+    let late = i64::try_from((LEASE / 6 * 4).as_millis()).unwrap();
+    stage.clock.0.fetch_sub(late, Ordering::SeqCst);
+    let heard = stage.beat(&worker).await;
+    assert_eq!(heard.alive_until, alive_until);
+    stage.clock.0.fetch_add(late, Ordering::SeqCst);
+    stage.clock.pass(LEASE / 2);
+    assert!(stage.store.sweep().await.unwrap().requeued.is_empty());
 }
 
 async fn a_heartbeat_keeps_the_lease(stage: Stage) {

@@ -39,6 +39,7 @@ fn start(tls: Tls<'_>) -> Option<Server> {
     super::had(Server::start_as(&Wanted {
         careless: true,
         tls: Some(tls),
+        ..Wanted::default()
     }))
 }
 

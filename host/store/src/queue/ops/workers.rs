@@ -249,7 +249,8 @@ impl Operation for Beat {
     }
 }
 
-/// Renews a worker's leases.
+/// Renews a worker's leases. A word that was long on its way, past a later one, takes nothing of
+/// them back.
 pub(super) async fn renew<S: Sql>(
     sql: &mut S,
     worker: &WorkerId,
@@ -258,7 +259,9 @@ pub(super) async fn renew<S: Sql>(
     now: Timestamp,
 ) -> Result<Option<Worker>, OpError> {
     let statement = concat!(
-        "UPDATE queue_workers SET last_heartbeat = ?2, alive_until = ?3, leaving = ?4 \
+        "UPDATE queue_workers SET \
+         last_heartbeat = CASE WHEN last_heartbeat > ?2 THEN last_heartbeat ELSE ?2 END, \
+         alive_until = CASE WHEN last_heartbeat > ?2 THEN alive_until ELSE ?3 END, leaving = ?4 \
          WHERE id = ?1 RETURNING ",
         worker_columns!()
     );
