@@ -162,7 +162,8 @@ pub struct Registered {
 pub struct Claim {
     /// Who asks.
     pub worker: WorkerId,
-    /// How long it may be silent from now on.
+    /// How long it may be silent from now on. Zero: it said nothing just now, an earlier claim of
+    /// its only waits; then its lease stays as it is, and it gets nothing once that is over.
     pub lease: Duration,
 }
 

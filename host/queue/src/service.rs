@@ -150,11 +150,15 @@ impl Queue {
         let until = Instant::now() + wait.min(LONGEST_WAIT);
         // Before the first look, so that nothing comes in between.
         let mut notices = (!wait.is_zero()).then(|| self.store.notices());
+        let mut lease = self.config.heartbeat_timeout;
         loop {
             let claim = Claim {
                 worker: worker.clone(),
-                lease: self.config.heartbeat_timeout,
+                lease,
             };
+            // Whoever waits is not heard again by that: its machine may be gone meanwhile, and what
+            // it holds must not wait for as long.
+            lease = Duration::ZERO;
             let next = match self.store.claim(claim).await? {
                 Claimed::Task(task) => {
                     self.sooner.notify_one();

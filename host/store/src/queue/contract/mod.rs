@@ -173,6 +173,24 @@ impl Stage {
         self.store.claim(claim).await.unwrap()
     }
 
+    /// As a claim that waits looks again.
+    pub(super) async fn claim_silently(&self, worker: &WorkerId) -> Option<QueuedTask> {
+        let claim = Claim {
+            worker: worker.clone(),
+            lease: Duration::ZERO,
+        };
+        match self.store.claim(claim).await.unwrap() {
+            Claimed::Task(task) => Some(*task),
+            Claimed::Nothing { .. } | Claimed::Full => None,
+        }
+    }
+
+    /// When the worker's lease ends.
+    pub(super) async fn lease_of(&self, worker: &WorkerId) -> Timestamp {
+        let found = self.store.worker(worker.clone()).await.unwrap().unwrap();
+        found.alive_until
+    }
+
     pub(super) async fn beat(&self, worker: &WorkerId) -> Worker {
         let heartbeat = Heartbeat {
             worker: worker.clone(),

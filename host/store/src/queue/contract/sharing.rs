@@ -14,6 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 on_both! {
     a_claim_waits_for_work
+    a_claim_that_waits_is_no_word_of_its_worker
     notices_tell_of_changes
 }
 
@@ -33,6 +34,41 @@ async fn a_claim_waits_for_work(stage: Stage) {
         .unwrap()
         .unwrap();
     assert_eq!(claimed.id, task.id);
+}
+
+async fn a_claim_that_waits_is_no_word_of_its_worker(stage: Stage) {
+    let worker = stage
+        .register(1, |worker| worker.capabilities.max_parallel = 2)
+        .await;
+    let held = stage.queue(|_| {}).await;
+    stage.claim(&worker).await.unwrap();
+    stage.clock.pass(LEASE / 2);
+    let before = stage.lease_of(&worker).await;
+    let queue = Queue::new(stage.store.clone(), QueueConfig::default());
+    let waiting = {
+        let worker = worker.clone();
+        tokio::spawn(async move { queue.claim(&worker, DEADLINE).await.unwrap() })
+    };
+    let heard = async {
+        while stage.lease_of(&worker).await == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, heard).await.unwrap();
+    let alive_until = stage.lease_of(&worker).await;
+    stage.clock.pass(LEASE * 2);
+    // Its claim looks at this, and neither takes it nor keeps the worker alive.
+    let other = stage.queue(|_| {}).await;
+    let looked = stage.claim_silently(&worker).await;
+    assert!(looked.is_none(), "{looked:?}");
+    assert_eq!(stage.lease_of(&worker).await, alive_until);
+    assert_eq!(stage.store.sweep().await.unwrap().requeued, [held.id]);
+    assert_eq!(stage.now(&other).await.status, TaskStatus::Pending);
+    // Once it is heard of again, its claim is as good as before.
+    stage.beat(&worker).await;
+    stage.queue(|_| {}).await;
+    let claimed = tokio::time::timeout(DEADLINE, waiting).await.unwrap();
+    assert_eq!(claimed.unwrap().unwrap().id, other.id);
 }
 
 async fn until(notices: &mut Notices, wanted: Notice) {

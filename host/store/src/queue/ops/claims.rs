@@ -138,6 +138,11 @@ impl Operation for Take {
             }
             // Nothing: why?
             let found = workers::known(sql, &claim.worker).await?;
+            if found.alive_until < lasting && claim.lease.is_zero() {
+                let claimed = Claimed::Nothing { next: None };
+                let claimer = Claimer::of(found)?;
+                return Ok(Took { claimed, claimer });
+            }
             if found.alive_until < lasting {
                 let renewed = workers::renew(sql, &claim.worker, false, claim.lease, *now).await?;
                 let renewed = renewed.ok_or_else(|| StoreError::NoSuchWorker(claim.worker.clone()));
