@@ -152,7 +152,8 @@ impl Drop for Contained {
     }
 }
 
-fn options(containerd: &Containerd) -> Options {
+/// A daemon in container mode over this containerd.
+pub(crate) fn options(containerd: &Containerd) -> Options {
     let group = format!("--container-cgroup-parent={}", containerd.cgroup());
     let flags = containerd.flags();
     let flags = flags.iter().chain([&group]);

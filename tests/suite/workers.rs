@@ -1,6 +1,8 @@
 //! Workers that run tasks of the queue on this machine: those inside a daemon, and
 //! `taskwright worker`.
 
+mod elsewhere;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -42,11 +44,15 @@ fn status(client: &Client) -> Value {
 
 /// A daemon with templates, and so with workers of its own.
 fn with_templates(text: &str, flags: &[&str]) -> Daemon {
-    let home = Home::new();
-    let file = home.file("config.toml", text);
     let options = flags
         .iter()
         .fold(Options::new(), |all, flag| all.flag(flag));
+    with_template_options(text, options)
+}
+
+fn with_template_options(text: &str, options: Options) -> Daemon {
+    let home = Home::new();
+    let file = home.file("config.toml", text);
     let options = options.flag(&format!("--config={}", file.display()));
     options.start_in(home)
 }

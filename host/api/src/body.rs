@@ -118,13 +118,22 @@ pub(crate) fn first_value<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, P
 
 /// JSON with the newline that every JSON answer ends in.
 pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
+    json_within(Taken::default(), status, value)
+}
+
+/// The same, of which the room that it takes is given back once it was sent.
+pub(crate) fn json_within(
+    room: Taken,
+    status: StatusCode,
+    value: &impl serde::Serialize,
+) -> Response {
     let mut bytes = Vec::with_capacity(1024);
     // Answers are structs of texts and numbers: writing them to memory cannot fail.
     if let Err(error) = serde_json::to_writer(&mut bytes, value) {
         tracing::error!(%error, "an answer could not be written as JSON");
     }
     bytes.push(b'\n');
-    let mut response = Response::new(Body::from(bytes));
+    let mut response = Response::new(Body::from(room.keep(bytes)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

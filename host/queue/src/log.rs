@@ -123,6 +123,15 @@ impl LogEntry {
     }
 }
 
+/// Lines of a task, in order.
+#[derive(Clone, Debug, Default)]
+pub struct LogsPart {
+    /// The first ones of those that were asked for.
+    pub lines: Vec<LogEntry>,
+    /// Whether there may be others behind them.
+    pub more: bool,
+}
+
 /// Which lines are asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct LogQuery {
@@ -134,7 +143,7 @@ pub struct LogQuery {
     pub since: Option<Timestamp>,
     /// Only lines with larger numbers. The oldest of them are answered; without it, the newest.
     pub after: Option<u64>,
-    /// At most so many.
+    /// At most so many, and fewer where those weigh more than 8 MiB.
     pub most: u32,
 }
 

@@ -15,7 +15,7 @@ use crate::conversation::{
 };
 use crate::export::{EndsOrdered, ExportPage, ExportQuery};
 use crate::json::Json;
-use crate::log::{LogEntry, LogQuery, NewLogEntry};
+use crate::log::{LogEntry, LogQuery, LogsPart, NewLogEntry};
 use crate::stats::{ConversationStats, Counts, TaskStats, WorkerCounts, WorkerStats};
 use crate::step::{NewStep, StepPage, StepQuery, StepsKept};
 use crate::task::{Attempt, Cause, NewTask, ProblemId, QueuedTask, TaskStatus};
@@ -385,7 +385,8 @@ pub trait QueueStore: Send + Sync + 'static {
     /// A part of all conversations, and how many match in all.
     fn conversations(&self, query: ConversationQuery) -> Answer<'_, (Vec<Conversation>, u64)>;
 
-    /// Messages with numbers from `from`, in order.
+    /// Messages with numbers from `from`, in order; at least one, and fewer than `most` where those
+    /// weigh more than 8 MiB.
     fn messages(
         &self,
         conversation: ConversationId,
@@ -411,8 +412,9 @@ pub trait QueueStore: Send + Sync + 'static {
     /// Messages with numbers from `from`, in order, at least one, and no more than a page holds.
     fn messages_from(&self, conversation: ConversationId, from: u64) -> Answer<'_, Vec<Message>>;
 
-    /// Lines with numbers above `after`, in order, at least one, and no more than a page holds.
-    fn logs_after(&self, task: TaskId, after: u64) -> Answer<'_, Vec<LogEntry>>;
+    /// Lines with numbers above `after`, in order: at least one, and no more of them than weigh so
+    /// many bytes.
+    fn logs_after(&self, task: TaskId, after: u64, bytes: usize) -> Answer<'_, LogsPart>;
 
     /// How many tasks there are.
     fn counts(&self) -> Answer<'_, Counts>;

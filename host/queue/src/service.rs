@@ -147,26 +147,38 @@ impl Queue {
         worker: &WorkerId,
         wait: Duration,
     ) -> Result<Option<QueuedTask>, StoreError> {
-        let until = Instant::now() + wait.min(LONGEST_WAIT);
+        // No longer than what the claim itself renewed lasts: whoever is answered with nothing comes
+        // again, and is heard by that.
+        let longest = LONGEST_WAIT.min(self.config.heartbeat_timeout / 4 * 3);
+        let until = Instant::now() + wait.min(longest);
         // Before the first look, so that nothing comes in between.
         let mut notices = (!wait.is_zero()).then(|| self.store.notices());
-        let mut lease = self.config.heartbeat_timeout;
+        let mut heard = false;
         loop {
+            // Whoever waits is not heard again by that: its machine may be gone meanwhile, and what
+            // it holds must not wait for as long.
+            let lease = match heard {
+                true => Duration::ZERO,
+                false => self.config.heartbeat_timeout,
+            };
             let claim = Claim {
                 worker: worker.clone(),
                 lease,
             };
-            // Whoever waits is not heard again by that: its machine may be gone meanwhile, and what
-            // it holds must not wait for as long.
-            lease = Duration::ZERO;
             let next = match self.store.claim(claim).await? {
                 Claimed::Task(task) => {
+                    if heard {
+                        // Its holder has all of the time that it is told; a failure takes nothing
+                        // of what it has.
+                        let _ = self.heartbeat(worker.clone(), false).await;
+                    }
                     self.sooner.notify_one();
                     return Ok(Some(*task));
                 }
                 Claimed::Full => None,
                 Claimed::Nothing { next } => next,
             };
+            heard = true;
             let Some(notices) = notices.as_mut().filter(|_| Instant::now() < until) else {
                 return Ok(None);
             };

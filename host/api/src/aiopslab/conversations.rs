@@ -7,20 +7,24 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use taskwright_queue::conversation::{ConversationQuery, ConversationUpdate, NewMessage, Usage};
-use taskwright_queue::{Json, NewConversation, Role, StoreError};
+use taskwright_queue::{ConversationId, Json, Message, NewConversation, Role, StoreError};
 
 use super::read::{self, Words};
 use super::tasks::{Counted, rate};
 use super::view::{ConversationView, ErrorView, MessageView, SummaryView};
-use crate::body::json;
+use crate::body::{json, json_within};
 use crate::native::Shared;
 use crate::problem::{FieldProblem, Problem};
+use crate::room::Taken;
+use crate::state::ApiState;
 
 const LONGEST_MODEL: usize = 100;
 /// Messages of one request.
 const MOST_MESSAGES: usize = 1000;
 /// Messages of one answer that tells a conversation whole.
 const MOST_TOLD: u32 = 50_000;
+/// The most tokens of one conversation. Sums over all of them stay what a store can count.
+const MOST_TOKENS: u64 = 1_000_000_000_000;
 /// Conversations of one task in one answer.
 const MOST_OF_TASK: u32 = 1000;
 const ROLES: &str = "system, user, assistant, function, tool";
@@ -124,11 +128,36 @@ pub(super) async fn get_one(
         .conversation(id)
         .await?
         .ok_or(StoreError::NoSuchConversation(id))?;
-    let messages = store.messages(id, None, 0, MOST_TOLD).await?;
-    Ok(json(
-        StatusCode::OK,
-        &ConversationView::of(&found, Some(&messages)),
-    ))
+    let (messages, room) = messages_of_one(&state, id, None, 0, MOST_TOLD).await?;
+    let told = ConversationView::of(&found, Some(&messages));
+    Ok(json_within(room, StatusCode::OK, &told))
+}
+
+/// Reads messages part by part, each with room for what is made of it.
+async fn messages_of_one(
+    state: &ApiState,
+    id: ConversationId,
+    role: Option<Role>,
+    from: u64,
+    most: u32,
+) -> Result<(Vec<Message>, Taken), Problem> {
+    let (mut found, mut room) = (Vec::new(), Taken::default());
+    let (mut from, mut bytes) = (from, 0_usize);
+    loop {
+        let left = most.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+        if left == 0 {
+            break;
+        }
+        let part = state.queue.store().messages(id, role, from, left).await?;
+        let Some(last) = part.last() else { break };
+        from = last.sequence.saturating_add(1);
+        let more = part.iter().map(|message| message.body.as_str().len());
+        bytes = bytes.saturating_add(more.sum());
+        // The answer is made beside them.
+        state.room.take(&mut room, bytes.saturating_mul(2))?;
+        found.extend(part);
+    }
+    Ok((found, room))
 }
 
 /// A conversation to be begun, and its first messages.
@@ -309,12 +338,14 @@ fn usage_of(usage: &Map<String, Value>) -> Result<Usage, FieldProblem> {
         let Some((name, value)) = found else {
             return Ok(0);
         };
-        let most = u64::try_from(i64::MAX).unwrap_or(0);
         value
             .as_u64()
-            .filter(|tokens| *tokens <= most)
+            .filter(|tokens| *tokens <= MOST_TOKENS)
             .ok_or_else(|| {
-                FieldProblem::new(format!("/usage/{name}"), "must be a whole number from 0")
+                FieldProblem::new(
+                    format!("/usage/{name}"),
+                    format!("must be a whole number from 0 to {MOST_TOKENS}"),
+                )
             })
     };
     let cost = match read::field(usage, "total_cost") {
@@ -368,27 +399,25 @@ pub(super) async fn messages(
     let id = read::id(&id, "conversation_id")?;
     let most = read::number(&words, "limit", 1, 1000)?.unwrap_or(100);
     let from = read::number(&words, "from", 0, u64::MAX / 2)?.unwrap_or(0);
-    let store = state.queue.store();
     // Any text is a role to ask for; most of them said nothing.
-    let found = match words.get("role").map(|text| Role::of_word(text)) {
-        None => store.messages(id, None, from, most).await?,
-        Some(Some(role)) => store.messages(id, Some(role), from, most).await?,
+    let (found, room) = match words.get("role").map(|text| Role::of_word(text)) {
+        None => messages_of_one(&state, id, None, from, most).await?,
+        Some(Some(role)) => messages_of_one(&state, id, Some(role), from, most).await?,
         Some(None) => {
+            let store = state.queue.store();
             store
                 .conversation(id)
                 .await?
                 .ok_or(StoreError::NoSuchConversation(id))?;
-            Vec::new()
+            (Vec::new(), Taken::default())
         }
     };
-    Ok(json(
-        StatusCode::OK,
-        &MessagesView {
-            conversation_id: id.to_string(),
-            total_messages: found.len(),
-            messages: found.iter().map(MessageView::of).collect(),
-        },
-    ))
+    let told = MessagesView {
+        conversation_id: id.to_string(),
+        total_messages: found.len(),
+        messages: found.iter().map(MessageView::of).collect(),
+    };
+    Ok(json_within(room, StatusCode::OK, &told))
 }
 
 /// Messages to be kept.

@@ -116,6 +116,8 @@ pub(super) fn admit(state: &ApiState, request: &Extensions, many: u32) -> Result
     let client = match caller {
         Some(caller) if state.auth.asks() => Client::Token(caller.name.to_string()),
         _ => match (request.get::<Peer>(), request.get::<Line>()) {
+            // This machine has 16 million addresses of its own to ask from.
+            (_, Some(Line { from: Some(at), .. })) if at.is_loopback() => Client::Machine,
             (_, Some(Line { from: Some(at), .. })) => Client::Address(network(*at)),
             (Some(Peer::Unix { uid: Some(uid) }), _) => Client::Token(format!("uid:{uid}")),
             _ => Client::Machine,

@@ -11,9 +11,10 @@ use taskwright_queue::{Json, LogLevel, NewLogEntry};
 use super::read::{self, Words};
 use super::shape::Base;
 use super::view::{ErrorView, LogView};
-use crate::body::json;
+use crate::body::{json, json_within};
 use crate::native::Shared;
 use crate::problem::{FieldProblem, Problem};
+use crate::room::Taken;
 
 const LEVELS: &str = "debug, info, warning, error, critical";
 /// Lines of one request.
@@ -40,7 +41,7 @@ struct PageView<'a> {
     params(
         ("task_id" = String, Path, description = "The task's id"),
         ("level" = Option<String>, Query, description = "Only lines of this level"),
-        ("limit" = Option<u32>, Query, description = "1 to 1000, by default 100"),
+        ("limit" = Option<u32>, Query, description = "1 to 1000, by default 100; fewer where they weigh more than 8 MiB"),
         ("since" = Option<String>, Query, description = "Only lines said then or later"),
         ("after" = Option<u64>, Query, description = "Only lines with larger numbers, the oldest of them"),
         ("page" = Option<u64>, Query, description = "Any value asks for the envelope"),
@@ -73,13 +74,21 @@ pub(super) async fn task_logs(
         most: read::number(&words, "limit", 1, 1000)?.unwrap_or(100),
     };
     let found = state.queue.store().logs(query).await?;
+    let mut room = Taken::default();
+    let bytes = found
+        .iter()
+        .map(|line| line.message.len() + line.context.as_str().len());
+    // The answer is made beside them.
+    state
+        .room
+        .take(&mut room, bytes.sum::<usize>().saturating_mul(2))?;
     let logs: Vec<LogView<'_>> = found.iter().map(LogView::of).collect();
     let enveloped = base == Base::Prefix || words.contains_key("page");
     Ok(if enveloped {
         let total = logs.len();
-        json(StatusCode::OK, &PageView { logs, total })
+        json_within(room, StatusCode::OK, &PageView { logs, total })
     } else {
-        json(StatusCode::OK, &logs)
+        json_within(room, StatusCode::OK, &logs)
     })
 }
 

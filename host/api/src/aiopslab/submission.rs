@@ -60,6 +60,7 @@ pub(super) fn read(
     let backend_type = fields.text("backend_type", LONGEST_BACKEND);
     let failures = fields.max_attempts();
     fields.agent(&config.default_model);
+    let beside = callback.as_ref().and_then(Value::as_str).map(str::to_owned);
     let callback_url = fields.callback(callback, callbacks);
     let Fields { problems, .. } = fields;
     if !problems.is_empty() {
@@ -68,7 +69,7 @@ pub(super) fn read(
     let parameters = Json::of(&Value::Object(parameters));
     let idempotency = key.map(|key| Idempotency {
         key: key.to_owned(),
-        fingerprint: fingerprint(&problem_id, &parameters),
+        fingerprint: fingerprint(&problem_id, &parameters, beside.as_deref()),
     });
     Ok(NewTask {
         id: read::new_id(),
@@ -86,11 +87,16 @@ pub(super) fn read(
     })
 }
 
-fn fingerprint(problem: &ProblemId, parameters: &Json) -> String {
+/// By this a request is known again. `beside` is a `callback_url` that is no parameter.
+fn fingerprint(problem: &ProblemId, parameters: &Json, beside: Option<&str>) -> String {
     let mut digest = Sha256::new();
     digest.update(problem.as_str());
     digest.update([0]);
     digest.update(parameters.as_str());
+    if let Some(beside) = beside {
+        digest.update([0]);
+        digest.update(beside);
+    }
     hex::encode(digest.finalize())
 }
 

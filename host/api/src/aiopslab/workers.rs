@@ -327,7 +327,7 @@ pub(super) async fn heartbeat(
     post, path = "/api/v1/workers/{worker_id}/claim", tag = "workers",
     params(
         ("worker_id" = String, Path, description = "The worker's id"),
-        ("wait" = Option<String>, Query, description = "How long to wait for one: `30s`, at most 5 minutes"),
+        ("wait" = Option<String>, Query, description = "How long to wait for one: `30s`, at most 5 minutes, and three quarters of the time that a worker may be silent"),
     ),
     responses(
         (status = 200, description = "The task, now running and this worker's", body = TaskView<'static>),

@@ -136,8 +136,16 @@ pub(crate) async fn carry_out(args: ExportArgs) -> anyhow::Result<Code> {
     let mut sink = match &args.output {
         None => Sink::stdout(args.format)?,
         Some(path) => {
-            let (sink, found) = Sink::file(path, args.format, &query, args.resume)?;
-            if let Some(found) = found {
+            let (sink, there) = Sink::file(path, args.format, &query, args.resume)?;
+            let mut sink = sink.beginning_anew(args.open);
+            if there {
+                if args.format == Format::Parquet || args.open {
+                    let what = if args.open { "--open" } else { "Parquet" };
+                    output::note(&format!(
+                        "taskwright: {what} cannot be gone on with; it begins anew"
+                    ));
+                }
+                let found = sink.look()?;
                 let cursor = found.cursor.or(kept.cursor);
                 kept = Kept { cursor, ..found };
             }

@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use taskwright_model::{TaskId, Timestamp};
 use taskwright_queue::conversation::{ConversationQuery, ConversationUpdate, NewMessage};
 use taskwright_queue::export::{EndsOrdered, ExportPage, ExportQuery};
-use taskwright_queue::log::LogQuery;
+use taskwright_queue::log::{LogQuery, LogsPart};
 use taskwright_queue::port::{
     Answer, Callback, Claim, Claimed, Created, Heard, Heartbeat, NewWorker, Notice, Notices,
     Registered, Report, ReportedEnd, StoreError, Swept, TaskPage, TaskQuery,
@@ -535,8 +535,8 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
         self.run(export::MessagesFrom { conversation, from })
     }
 
-    fn logs_after(&self, task: TaskId, after: u64) -> Answer<'_, Vec<LogEntry>> {
-        self.run(export::LogsAfter { task, after })
+    fn logs_after(&self, task: TaskId, after: u64, bytes: usize) -> Answer<'_, LogsPart> {
+        self.run(export::LogsAfter { task, after, bytes })
     }
 
     fn counts(&self) -> Answer<'_, Counts> {

@@ -15,17 +15,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use futures::TryStreamExt as _;
+use deadpool_postgres::{
+    Client, GenericClient, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction,
+};
 use futures::future::poll_fn;
 use taskwright_model::TaskId;
 use taskwright_queue::port::Notice;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
-use tokio_postgres::AsyncMessage;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{AsyncMessage, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::clock::SteadyClock;
@@ -53,6 +54,9 @@ const MOST_NOTICES: usize = 4096;
 const TASKS_A_NOTIFICATION: usize = 180;
 /// The least time from one notification to the next.
 const BETWEEN_NOTIFICATIONS: Duration = Duration::from_millis(5);
+/// Rows of a part that are asked for at first, and at the most, in one journey.
+const FEWEST_ROWS: i32 = 16;
+const MOST_ROWS: i32 = 2048;
 /// How often the server is asked for its time.
 const CLOCK_EVERY: Duration = Duration::from_secs(60);
 /// The pauses before a lost connection for notices is made again.
@@ -119,6 +123,11 @@ pub(super) async fn connect(
         .map_err(|error| server(pool_message(&error)))?;
     let transaction = client
         .transaction()
+        .await
+        .map_err(|error| server(detail(&error)))?;
+    // An index of a large queue takes as long as it takes, and others wait for it.
+    transaction
+        .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         .await
         .map_err(|error| server(detail(&error)))?;
     let moved = schema::migrate(&mut PostgresSql {
@@ -233,7 +242,7 @@ impl PostgresEngine {
                 message: pool_message(&error),
             })
         })?;
-        if O::MODE != Mode::Transaction {
+        if matches!(O::MODE, Mode::Read | Mode::Single) {
             return operation.run(&mut PostgresSql { client: &client }).await;
         }
         let transaction = client.transaction().await.map_err(told)?;
@@ -252,7 +261,7 @@ struct PostgresSql<'c, C> {
     client: &'c C,
 }
 
-impl<C: GenericClient + Sync> Sql for PostgresSql<'_, C> {
+impl<C: Parts> Sql for PostgresSql<'_, C> {
     const POSTGRES: bool = true;
 
     async fn rows(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, SqlError> {
@@ -284,16 +293,7 @@ impl<C: GenericClient + Sync> Sql for PostgresSql<'_, C> {
             .iter()
             .map(|value| value as &(dyn ToSql + Sync))
             .collect();
-        let found = self.client.query_raw(&statement, values).await;
-        let mut found = std::pin::pin!(found.map_err(told)?);
-        let mut within = Within::default();
-        // What is left when this ends, the connection reads and throws away.
-        while let Some(next) = found.try_next().await.map_err(told)? {
-            if !within.push(row(&next)?, bytes) {
-                break;
-            }
-        }
-        Ok(within)
+        self.client.part(&statement, &values, bytes).await
     }
 
     async fn run(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, SqlError> {
@@ -307,6 +307,64 @@ impl<C: GenericClient + Sync> Sql for PostgresSql<'_, C> {
             .map(|value| value as &(dyn ToSql + Sync))
             .collect();
         self.client.execute(&statement, &values).await.map_err(told)
+    }
+}
+
+/// How a part of an answer is read.
+trait Parts: GenericClient + Sync {
+    fn part(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        bytes: usize,
+    ) -> impl Future<Output = Result<Within, SqlError>> + Send;
+}
+
+/// Outside of a transaction the whole answer comes, and what is behind the part is thrown away.
+impl Parts for Client {
+    async fn part(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        bytes: usize,
+    ) -> Result<Within, SqlError> {
+        let mut within = Within::default();
+        for found in self.query(statement, values).await.map_err(told)? {
+            if !within.push(row(&found)?, bytes) {
+                break;
+            }
+        }
+        Ok(within)
+    }
+}
+
+/// In a transaction the server keeps the answer, and gives out what is asked for.
+impl Parts for Transaction<'_> {
+    async fn part(
+        &self,
+        statement: &Statement,
+        values: &[&(dyn ToSql + Sync)],
+        bytes: usize,
+    ) -> Result<Within, SqlError> {
+        let portal = self.bind(statement, values).await.map_err(told)?;
+        let mut within = Within::default();
+        let mut many = FEWEST_ROWS;
+        loop {
+            let found = self.query_portal(&portal, many).await.map_err(told)?;
+            let over = i32::try_from(found.len()).is_ok_and(|found| found < many);
+            for found in found {
+                if !within.push(row(&found)?, bytes) {
+                    return Ok(within);
+                }
+            }
+            if over {
+                return Ok(within);
+            }
+            // Rows that were small until now are asked for in larger numbers.
+            if within.bytes < bytes / 8 {
+                many = (many * 2).min(MOST_ROWS);
+            }
+        }
     }
 }
 

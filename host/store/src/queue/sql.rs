@@ -266,6 +266,9 @@ pub(crate) trait Sql: Send {
 pub(crate) enum Mode {
     /// It only reads.
     Read,
+    /// It only reads, and may read a part of a long answer: what is behind that part is left where
+    /// it is.
+    ReadParts,
     /// Its last statement alone changes anything, so it needs no transaction.
     Single,
     /// It changes several things, all or none.

@@ -131,7 +131,7 @@ impl Engine for SqliteEngine {
     const DISTANT: bool = false;
 
     async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, OpError> {
-        if O::MODE == Mode::Read {
+        if matches!(O::MODE, Mode::Read | Mode::ReadParts) {
             return self.read(operation).await;
         }
         let (reply, answer) = oneshot::channel();

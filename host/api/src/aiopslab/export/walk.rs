@@ -203,13 +203,17 @@ impl Walk {
     async fn all_logs(&mut self, id: TaskId) -> Result<(), Broken> {
         let mut after = 0;
         loop {
-            let lines = self.state.queue.store().logs_after(id, after).await?;
-            let Some(last) = lines.last() else {
+            let store = self.state.queue.store();
+            let part = store.logs_after(id, after, usize::MAX).await?;
+            let Some(last) = part.lines.last() else {
                 return Ok(());
             };
             after = last.sequence;
-            self.form.logs(&lines);
+            self.form.logs(&part.lines);
             self.send(PIECE_BYTES).await?;
+            if !part.more {
+                return Ok(());
+            }
         }
     }
 

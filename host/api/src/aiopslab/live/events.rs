@@ -1,6 +1,7 @@
 //! A task's states and lines as server-sent events.
 
 use axum::Extension;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::Event;
@@ -16,6 +17,8 @@ use crate::problem::Problem;
 use crate::server::Line;
 use crate::sse;
 
+/// What of a large event goes to the connection at a time.
+const PIECE: usize = 32 * 1024;
 const NO_POSITION: &str = "must be the id of an event, as 3.17, or the number of a line";
 
 /// From where on, by the query.
@@ -75,12 +78,30 @@ pub(in crate::aiopslab) async fn task_events(
     let cut = line.map_or_else(CancellationToken::new, |Extension(line)| line.cut);
     let attended = live.attend(cut);
     let news = watcher.stream().filter_map(|next| async { event(next) });
-    let mut events = Box::pin(futures::stream::iter([sse::hello()]).chain(news));
-    let events = futures::stream::poll_fn(move |context| {
-        attended.asked();
-        events.as_mut().poll_next(context)
+    let events = futures::stream::iter([sse::hello()]).chain(news);
+    let (head, body) = sse::response(events, heartbeat).into_parts();
+    // In pieces, so that whoever takes a large one slowly is seen to take it.
+    let pieces = body.into_data_stream().flat_map(|data| {
+        let pieces: Vec<_> = match data {
+            Ok(data) => pieces(data).map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        futures::stream::iter(pieces)
     });
-    Ok(sse::response(events, heartbeat))
+    let mut pieces = Box::pin(pieces);
+    let pieces = futures::stream::poll_fn(move |context| {
+        attended.asked();
+        pieces.as_mut().poll_next(context)
+    });
+    Ok(Response::from_parts(head, Body::from_stream(pieces)))
+}
+
+/// The same bytes, in pieces of at most [`PIECE`].
+fn pieces(mut data: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let piece = data.split_to(data.len().min(PIECE));
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 fn event(next: Next) -> Option<Event> {

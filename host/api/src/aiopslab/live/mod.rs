@@ -29,6 +29,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
+use crate::room::{Room, Taken};
+
+/// The most bytes that wait for readers of all streams together.
+const MOST_WAITING: usize = 128 << 20;
 
 /// All live streams. Clones share them.
 #[derive(Clone)]
@@ -36,6 +40,9 @@ pub struct Live(Arc<Shared>);
 
 struct Shared {
     places: Arc<Semaphore>,
+    /// For what waits in all of them for its readers. Not that of other requests, which slow
+    /// readers of streams must not keep from being answered.
+    room: Room,
     most: usize,
     patience: Duration,
     watched: Mutex<HashMap<TaskId, watch::Sender<()>>>,
@@ -57,6 +64,7 @@ impl Live {
         let most = most.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             places: Arc::new(Semaphore::new(most)),
+            room: Room::new(MOST_WAITING),
             most,
             patience: patience.max(Duration::from_millis(100)),
             watched: Mutex::default(),
@@ -93,6 +101,11 @@ impl Live {
 
     fn patience(&self) -> Duration {
         self.0.patience
+    }
+
+    /// Makes `taken` room for `bytes` that wait for a reader.
+    fn take_room(&self, taken: &mut Taken, bytes: usize) -> Result<(), Problem> {
+        self.0.room.take(taken, bytes)
     }
 
     /// A place among the streams, for a reader of this task.

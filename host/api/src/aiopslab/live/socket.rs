@@ -36,6 +36,9 @@ use crate::server::Line;
 const MOST_HEARD: usize = 4096;
 /// How long the connection may take to be ours once it was answered.
 const HANDED_OVER: Duration = Duration::from_secs(10);
+/// The bytes in a second of the slowest reader of a large message.
+const SLOWEST: u64 = 16 * 1024;
+const TOO_SLOW: &str = "messages are read too slowly; go on by ?after=";
 /// How long the other end may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -156,6 +159,7 @@ struct Socket {
 impl Socket {
     async fn over(connection: Upgraded, times: Times) -> Self {
         let config = WebSocketConfig::default()
+            .read_buffer_size(MOST_HEARD)
             .max_message_size(Some(MOST_HEARD))
             .max_frame_size(Some(MOST_HEARD));
         let connection = TokioIo::new(connection);
@@ -212,7 +216,13 @@ impl Socket {
                     Some(Ok(Message::Close(_))) | None => return None,
                     Some(Ok(_)) => {
                         self.heard = Instant::now();
-                        continue;
+                        // The answer to a ping goes out before anything else is heard: whoever
+                        // pings and reads nothing must not heap them up here.
+                        match timeout(self.times.patience, self.stream.flush()).await {
+                            Ok(Ok(())) => continue,
+                            Ok(Err(_)) => return None,
+                            Err(_) => return Some(Goodbye(CloseCode::Policy, TOO_SLOW)),
+                        }
                     }
                     Some(Err(tungstenite::Error::Capacity(_))) => {
                         return Some(Goodbye(CloseCode::Size, "nothing is to be said here"));
@@ -227,13 +237,11 @@ impl Socket {
                     Message::Ping(axum::body::Bytes::new())
                 }
             };
-            match timeout(self.times.patience, self.stream.send(message)).await {
+            let slowest = Duration::from_secs(message.len() as u64 / SLOWEST);
+            match timeout(self.times.patience + slowest, self.stream.send(message)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return None,
-                Err(_) => {
-                    let why = "messages are read too slowly; go on by ?after=";
-                    return Some(Goodbye(CloseCode::Policy, why));
-                }
+                Err(_) => return Some(Goodbye(CloseCode::Policy, TOO_SLOW)),
             }
         }
     }

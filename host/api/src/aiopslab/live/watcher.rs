@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::Stream;
 use taskwright_model::TaskId;
-use taskwright_queue::log::LogQuery;
 use taskwright_queue::{LogEntry, QueuedTask, StoreError};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -16,8 +15,8 @@ use crate::problem::Problem;
 use crate::room::Taken;
 use crate::state::ApiState;
 
-/// Lines that are read at a time.
-const PAGE: u32 = 100;
+/// About as much of lines as is read at a time, in bytes; one line may weigh a megabyte more.
+const PAGE_BYTES: usize = 256 * 1024;
 /// How long after a look the next one follows at the soonest: a task that changes a thousand
 /// times in a second is not read as often.
 const SOONEST: Duration = Duration::from_millis(50);
@@ -83,13 +82,13 @@ pub(super) struct Watcher {
     seat: Seat,
     /// As far as everything in `ready` leads.
     at: Position,
-    /// At most a page of lines and a state, and the room that they take.
+    /// At most a page of lines and a state, and the room that they take among all streams.
     ready: VecDeque<(Position, News)>,
     room: Taken,
     /// The revision that was read last.
     read: Option<u64>,
-    /// The state in which it ended: told after its last line.
-    last: Option<Box<QueuedTask>>,
+    /// Whether that was its end, which is told after its last line.
+    ended: bool,
     looked: Option<Instant>,
     over: bool,
 }
@@ -111,7 +110,7 @@ impl Watcher {
             ready: VecDeque::new(),
             room: Taken::default(),
             read: None,
-            last: None,
+            ended: false,
             looked: None,
             over: false,
         };
@@ -178,41 +177,32 @@ impl Watcher {
         if self.read != Some(revision) {
             let task = store.task(self.task).await?.ok_or_else(gone)?;
             self.read = Some(task.revision);
-            if task.status.is_ended() {
-                self.last = Some(Box::new(task));
-            } else if task.revision != at.revision {
+            self.ended = task.status.is_ended();
+            if !self.ended && task.revision != at.revision {
                 at.revision = task.revision;
                 news.push((at, News::State(Box::new(task))));
             }
         }
-        let query = LogQuery {
-            task: self.task,
-            level: None,
-            since: None,
-            after: Some(at.line),
-            most: PAGE,
-        };
-        let lines = store.logs(query).await?;
-        let all = lines.len() < PAGE as usize;
-        for line in lines {
+        let part = store.logs_after(self.task, at.line, PAGE_BYTES).await?;
+        for line in part.lines {
             at.line = line.sequence;
             news.push((at, News::Line(line)));
         }
-        let mut over = false;
-        if all && let Some(task) = self.last.take() {
-            over = true;
-            if task.revision != at.revision {
-                at.revision = task.revision;
-                news.push((at, News::State(task)));
-            }
+        let over = self.ended && !part.more;
+        if over && Some(at.revision) != self.read {
+            // Read once more rather than held while its lines are told: it may weigh more than
+            // all of them, and does not change any more.
+            let task = store.task(self.task).await?.ok_or_else(gone)?;
+            at.revision = task.revision;
+            news.push((at, News::State(Box::new(task))));
         }
         let bytes = news.iter().map(|(_, one)| one.bytes()).sum();
-        self.state.room.take(&mut self.room, bytes)?;
+        self.state.queue_api.live.take_room(&mut self.room, bytes)?;
         self.ready.extend(news);
         self.at = at;
         self.over = over;
         // There is more of it than a page: no pause, and nobody has to tell.
-        if !all {
+        if part.more {
             self.looked = None;
             self.seat.news.mark_changed();
         }

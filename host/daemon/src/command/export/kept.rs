@@ -57,6 +57,11 @@ impl Kept {
         file.by_ref()
             .take(MOST_HEAD.min(end - begin))
             .read_to_end(&mut head)?;
+        if format == Format::Aiopslab && head.starts_with(b"]") {
+            // The end of the whole: it is told again, by an export of nothing more.
+            file.set_len(begin)?;
+            return Self::of(file, format);
+        }
         // A document's first line is no row.
         let rows = match format {
             Format::Aiopslab => lines - 1,
@@ -112,6 +117,14 @@ mod tests {
             Some("9"),
             2,
             two.len() - ",{\"cur".len(),
+        );
+        let ended = format!("{head}{row}],\"cursor\":\"7\"}}\n");
+        check(
+            &ended,
+            Format::Aiopslab,
+            Some("7"),
+            1,
+            head.len() + row.len(),
         );
         check("PAR1...", Format::Parquet, None, 0, 0);
     }

@@ -28,6 +28,8 @@ pub(super) struct Sink {
     line: Line,
     /// It could not be written: asking again does not help.
     failed: bool,
+    /// Whether it begins anew after a cut.
+    anew: bool,
 }
 
 enum Place {
@@ -77,16 +79,23 @@ impl Sink {
             head: Vec::new(),
             line: Line::Unknown,
             failed: false,
+            anew: format == Format::Parquet,
         }
     }
 
-    /// Opens FILE.partial, anew or to go on with; then also what is in it.
+    /// What is told once more after a cut would be told twice.
+    pub(super) fn beginning_anew(mut self, anew: bool) -> Self {
+        self.anew |= anew;
+        self
+    }
+
+    /// Opens FILE.partial, anew or to go on with; answers whether there is something in it.
     pub(super) fn file(
         path: &Path,
         format: Format,
         query: &str,
         resume: bool,
-    ) -> anyhow::Result<(Self, Option<Kept>)> {
+    ) -> anyhow::Result<(Self, bool)> {
         let (partial, asked) = (beside(path, ".partial"), beside(path, ".partial.query"));
         let there = resume && partial.exists();
         if there {
@@ -97,9 +106,6 @@ impl Sink {
                     anyhow!(told),
                     format!("go on with those, or leave --resume out (they were: {before})"),
                 ));
-            }
-            if format == Format::Parquet {
-                output::note("taskwright: Parquet cannot be gone on with; it begins anew");
             }
         }
         let opening = OpenOptions::new()
@@ -118,9 +124,7 @@ impl Sink {
             query: asked,
             file,
         };
-        let mut sink = Self::new(format, Place::File(files));
-        let found = if there { Some(sink.look()?) } else { None };
-        Ok((sink, found))
+        Ok((Self::new(format, Place::File(files)), there))
     }
 
     /// Looks how far the file goes, and cuts off what is not whole.
@@ -128,7 +132,11 @@ impl Sink {
         let Place::File(files) = &mut self.place else {
             return Ok(Kept::default());
         };
-        let kept = Kept::of(&mut files.file, self.format)
+        let kept = match self.anew {
+            true => Ok(Kept::default()),
+            false => Kept::of(&mut files.file, self.format),
+        };
+        let kept = kept
             .and_then(|kept| {
                 files.file.set_len(kept.bytes)?;
                 files.file.seek(SeekFrom::Start(kept.bytes))?;

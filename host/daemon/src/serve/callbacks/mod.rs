@@ -6,23 +6,27 @@
 //! | module | about |
 //! |---|---|
 //! | [`policy`] | who may be told, and what an answer means |
+//! | `rest` | receivers that did not answer a moment ago |
 //! | `send` | one request |
 
 pub(crate) mod policy;
+mod rest;
 mod send;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskwright_api::aiopslab::callback_document;
+use taskwright_api::aiopslab::{CallbackDocument, callback_document};
 use taskwright_queue::port::{Callback, Notice, Notices};
-use taskwright_queue::{Json, LogLevel, NewLogEntry, Queue, QueuedTask};
+use taskwright_queue::{Json, LogLevel, NewLogEntry, Queue};
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use self::policy::{After, CallbackPolicy};
+use self::policy::{After, CallbackPolicy, Target};
+use self::rest::Rests;
 
 /// Callbacks under way at a time.
 const MOST_AT_ONCE: u32 = 32;
@@ -32,6 +36,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const SOONEST: Duration = Duration::from_millis(100);
 /// The pause after the store did not answer.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// What is held in memory of all that are under way, in KiB, and of one while it is made: a task
+/// with its parameters and its result, and the document with both.
+const MOST_HELD: u32 = 128 << 10;
+const LARGEST: u32 = 32 << 10;
 
 /// Tells callbacks.
 pub(crate) struct Callbacks {
@@ -49,8 +58,12 @@ impl Callbacks {
         if !self.policy.is_open() {
             return;
         }
-        let this = Arc::new(self);
-        let mut notices = this.queue.store().notices();
+        let this = Arc::new(Teller {
+            callbacks: self,
+            rests: Rests::default(),
+            room: Semaphore::new(MOST_HELD as usize),
+        });
+        let mut notices = this.callbacks.queue.store().notices();
         let mut under_way = JoinSet::new();
         while !shutdown.is_cancelled() {
             while under_way.try_join_next().is_some() {}
@@ -68,7 +81,16 @@ impl Callbacks {
             }
         }
     }
+}
 
+/// Tells callbacks, and knows how it went.
+struct Teller {
+    callbacks: Callbacks,
+    rests: Rests,
+    room: Semaphore,
+}
+
+impl Teller {
     /// Begins to tell what is due, as far as there is room; answers how long to wait then.
     async fn take_up(self: &Arc<Self>, under_way: &mut JoinSet<()>) -> Duration {
         let taken = u32::try_from(under_way.len()).unwrap_or(MOST_AT_ONCE);
@@ -76,7 +98,7 @@ impl Callbacks {
         if free == 0 {
             return Duration::ZERO;
         }
-        match self.queue.store().callbacks_due(free).await {
+        match self.callbacks.queue.store().callbacks_due(free).await {
             Ok(due) => {
                 for callback in due {
                     let this = self.clone();
@@ -92,7 +114,11 @@ impl Callbacks {
     }
 
     async fn tell(&self, callback: Callback) {
-        let store = self.queue.store();
+        let Callbacks { queue, policy, .. } = &self.callbacks;
+        let store = queue.store();
+        let Ok(mut room) = self.room.acquire_many(LARGEST).await else {
+            return;
+        };
         let task = match store.task(callback.task).await {
             Ok(Some(task)) => task,
             Ok(None) => return self.done(&callback, "gone").await,
@@ -103,9 +129,25 @@ impl Callbacks {
         };
         let ended_for = task
             .completed_at
-            .map_or(Duration::ZERO, |at| self.queue.now().since(at));
-        let answer = self.ask(&callback, &task).await;
-        match self.policy.after(answer, callback.tries, ended_for) {
+            .map_or(Duration::ZERO, |at| queue.now().since(at));
+        let answer = match policy.target(&callback.url) {
+            Ok(target) => {
+                let document = callback_document(&task, callback.tries);
+                drop(task);
+                match document {
+                    Ok(document) => {
+                        let held = document.body.len().div_ceil(1024);
+                        drop(room.split(room.num_permits().saturating_sub(held)));
+                        self.ask(&callback, &target, document).await
+                    }
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            // Another daemon of this queue may be allowed to.
+            Err(_) if !CallbackPolicy::is_late(ended_for) => return,
+            Err(why) => Err(format!("its address {why}")),
+        };
+        match policy.after(answer, callback.tries, ended_for) {
             After::Heard => self.done(&callback, "heard").await,
             After::Again(why) => {
                 count("failed");
@@ -123,17 +165,18 @@ impl Callbacks {
     async fn ask(
         &self,
         callback: &Callback,
-        task: &QueuedTask,
+        target: &Target,
+        document: CallbackDocument,
     ) -> Result<hyper::StatusCode, String> {
-        let target = self
-            .policy
-            .target(&callback.url)
-            .map_err(|why| format!("its address {why}"))?;
-        let document =
-            callback_document(task, callback.tries).map_err(|error| error.to_string())?;
-        let secret = self.secret.as_deref();
-        let sent = send::post(&self.policy, &target, &document, callback.tries, secret).await;
-        sent.map_err(|why| format!("{}: {why}", target.shown()))
+        let Callbacks { policy, secret, .. } = &self.callbacks;
+        let shown = target.shown();
+        if !self.rests.may_be_asked(&shown, Instant::now()) {
+            return Err(format!("{shown}: it did not answer a moment ago"));
+        }
+        let secret = secret.as_deref();
+        let sent = send::post(policy, target, document, callback.tries, secret).await;
+        self.rests.answered(&shown, sent.is_ok(), Instant::now());
+        sent.map_err(|why| format!("{shown}: {why}"))
     }
 
     /// Whoever looks at the task's lines sees that nobody was told.
@@ -145,6 +188,7 @@ impl Callbacks {
             context: Json::empty_object(),
         };
         if let Err(error) = self
+            .callbacks
             .queue
             .store()
             .append_logs(callback.task, None, vec![line])
@@ -156,7 +200,8 @@ impl Callbacks {
 
     async fn done(&self, callback: &Callback, result: &'static str) {
         count(result);
-        if let Err(error) = self.queue.store().callback_done(callback.task).await {
+        let store = self.callbacks.queue.store();
+        if let Err(error) = store.callback_done(callback.task).await {
             // It is told once more, which receivers know by its id.
             tracing::warn!(task = %callback.task, %error, "a callback could not be taken off the record");
         }

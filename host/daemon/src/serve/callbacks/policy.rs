@@ -113,10 +113,15 @@ impl CallbackPolicy {
         if tried >= self.tries {
             return After::GivenUp(format!("{why}; that was try {tried}, the last"));
         }
-        if ended_for >= LONGEST {
+        if Self::is_late(ended_for) {
             return After::GivenUp(format!("{why}; the task ended more than a day ago"));
         }
         After::Again(why)
+    }
+
+    /// Whether it is too late to tell anybody of a task that ended so long ago.
+    pub(crate) fn is_late(ended_for: Duration) -> bool {
+        ended_for >= LONGEST
     }
 }
 
@@ -136,15 +141,23 @@ fn read(address: &str) -> Option<Target> {
     }
     let scheme = Scheme::parse(uri.scheme_str()?)?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    // What follows a host without a path may be a query.
+    let path = match path.strip_prefix('/') {
+        Some(_) => path.to_owned(),
+        None => format!("/{path}"),
+    };
+    let behind_host = authority.as_str().strip_prefix(authority.host())?;
     Some(Target {
         scheme,
         host: Host::parse(authority.host())?,
-        port: match authority.port() {
-            Some(port) => Some(port.as_u16()).filter(|port| *port > 0)?,
-            None => scheme.port(),
+        port: match (authority.port(), behind_host) {
+            (Some(port), _) => Some(port.as_u16()).filter(|port| *port > 0)?,
+            (None, "" | ":") => scheme.port(),
+            // One that is no port, as 99999.
+            (None, _) => return None,
         },
         authority: authority.as_str().to_owned(),
-        path: path.to_owned(),
+        path,
     })
 }
 
@@ -185,6 +198,8 @@ mod tests {
             (target.path.as_str(), target.port, target.shown().as_str()),
             ("/a?b=c", 443, "https://hooks.example.org")
         );
+        let target = policy.target("https://hooks.example.org?token=x").unwrap();
+        assert_eq!(target.path, "/?token=x");
         for good in [
             "http://hooks.example.org",
             "http://a.jobs.svc:8080/x",
@@ -200,6 +215,7 @@ mod tests {
             ("http://2130706433/", "must be an http"),
             ("http://0x7f.1/", "must be an http"),
             ("http://hooks.example.org:0/", "must be an http"),
+            ("http://hooks.example.org:99999/", "must be an http"),
             ("http://169.254.169.254/latest/meta-data", "is not among"),
             ("http://127.0.0.1/", "is not among"),
             ("http://[::1]:9/", "is not among"),

@@ -47,7 +47,7 @@ const MOST_FIELDS: usize = 100;
 pub(super) async fn post(
     policy: &CallbackPolicy,
     target: &Target,
-    document: &CallbackDocument,
+    document: CallbackDocument,
     attempt: u32,
     secret: Option<&[u8]>,
 ) -> Result<StatusCode, String> {
@@ -65,7 +65,7 @@ pub(super) async fn post(
 
 fn request(
     target: &Target,
-    document: &CallbackDocument,
+    document: CallbackDocument,
     attempt: u32,
     secret: Option<&[u8]>,
 ) -> Result<Request<Full<Bytes>>, String> {
@@ -82,7 +82,7 @@ fn request(
     if let Some(secret) = secret {
         request = request.header("taskwright-signature", signature(secret, &document.body)?);
     }
-    let body = Full::new(Bytes::copy_from_slice(&document.body));
+    let body = Full::new(Bytes::from(document.body));
     request
         .body(body)
         .map_err(|error| format!("the request could not be made: {error}"))

@@ -18,6 +18,7 @@ on_both! {
     a_worker_holds_as_many_as_it_can
     no_task_is_given_twice
     an_unknown_worker_gets_nothing
+    whoever_leaves_or_comes_anew_while_it_claims_keeps_nothing
     what_is_paused_is_told_and_comes_later
     a_claim_keeps_its_worker_alive
     a_name_is_taken_kept_and_resumed
@@ -52,6 +53,35 @@ async fn the_highest_priority_comes_first_and_of_those_the_oldest(stage: Stage) 
         stage.claimed(&worker).await,
         Claimed::Nothing { next: None }
     ));
+}
+
+async fn whoever_leaves_or_comes_anew_while_it_claims_keeps_nothing(stage: Stage) {
+    for round in 0..40_u16 {
+        let worker = stage.register(1, |_| {}).await;
+        stage.queue(|task| task.tries.losses = 100).await;
+        let claim = Claim {
+            worker: worker.clone(),
+            lease: LEASE,
+        };
+        if round % 2 == 0 {
+            let leaving = stage.store.deregister(worker.clone());
+            let (_, left) = tokio::join!(stage.store.claim(claim), leaving);
+            left.unwrap();
+        } else {
+            let anew = stage.try_register(1, Entry::Anew);
+            let (claimed, registered) = tokio::join!(stage.store.claim(claim), anew);
+            let registered = registered.unwrap();
+            // What was claimed by its new life is its own.
+            let held = registered.worker.running.len();
+            let later = matches!(claimed, Ok(Claimed::Task(_))) && registered.released.is_empty();
+            assert!(held == 0 || later, "{registered:?}");
+            stage.store.deregister(worker.clone()).await.unwrap();
+        }
+        let counts = stage.store.counts().await.unwrap();
+        assert_eq!(counts.of(TaskStatus::Running), 0, "round {round}");
+        // Those that were let go wait a little.
+        stage.clock.pass(Duration::from_secs(120));
+    }
 }
 
 async fn a_task_for_one_kind_is_given_to_no_other(stage: Stage) {

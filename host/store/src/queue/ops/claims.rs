@@ -20,14 +20,19 @@ use crate::queue::sql::{MOST_RACES, Mode, OpError, Operation, Sql, SqlError, Sql
 const MOST_PROBLEMS: i64 = 10_000;
 
 /// The worker, if it may claim: ?1 its id, ?2 its revision, ?3 now, ?4 how long its lease has to
-/// go on.
+/// go on. The lock keeps it from leaving, or registering anew, until what it takes is on record;
+/// heartbeats go past it.
 macro_rules! claimer {
-    () => {
-        "WITH me AS (SELECT w.id AS worker, \
+    ($lock:literal) => {
+        concat!(
+            "WITH me AS (SELECT w.id AS worker, \
          (SELECT min(s.n) FROM queue_slots s WHERE s.n < w.max_parallel AND NOT EXISTS \
          (SELECT 1 FROM queue_tasks r WHERE r.worker_id = w.id AND r.slot = s.n \
          AND r.status = 'running')) AS place \
-         FROM queue_workers w WHERE w.id = ?1 AND w.revision = ?2 AND w.alive_until >= ?4)"
+         FROM queue_workers w WHERE w.id = ?1 AND w.revision = ?2 AND w.alive_until >= ?4 ",
+            $lock,
+            ")"
+        )
     };
 }
 
@@ -49,9 +54,9 @@ macro_rules! taken {
 /// kind the first is found, each in one step; then the first of the better kind that nobody else
 /// is taking.
 macro_rules! next_of_all {
-    ($lock:literal) => {
+    ($worker_lock:literal, $lock:literal) => {
         concat!(
-            claimer!(),
+            claimer!($worker_lock),
             ", next AS (SELECT t.id FROM queue_tasks t WHERE (SELECT me.place FROM me) IS NOT NULL \
              AND t.status = 'pending' AND t.not_before <= ?3 AND t.backend = \
              (SELECT h.backend FROM (\
@@ -72,8 +77,8 @@ macro_rules! next_of_all {
 
 /// The statement that claims without regard to problems, as PostgreSQL takes it; benchmarks run
 /// it by other means for comparison.
-pub const CLAIM_POSTGRES: &str = next_of_all!("FOR UPDATE OF t SKIP LOCKED");
-pub(crate) const CLAIM_SQLITE: &str = next_of_all!("");
+pub const CLAIM_POSTGRES: &str = next_of_all!("FOR KEY SHARE OF w", "FOR UPDATE OF t SKIP LOCKED");
+pub(crate) const CLAIM_SQLITE: &str = next_of_all!("", "");
 
 /// A worker as claims know it: the record, and its patterns made ready. Making them ready takes
 /// longer than a claim, so it is kept from one claim to the next.
@@ -313,7 +318,12 @@ async fn next_of_some<S: Sql>(
         ),
         lock,
     );
-    let take = format!("{}, next AS ({next}) {}", claimer!(), taken!());
+    let claimer = if S::POSTGRES {
+        claimer!("FOR KEY SHARE OF w")
+    } else {
+        claimer!("")
+    };
+    let take = format!("{claimer}, next AS ({next}) {}", taken!());
     let values = values_of(worker, now, lasting, &chosen);
     Ok(match sql.row(&take, &values).await? {
         Some(row) => Next::Task(Box::new(rows::task(row)?)),

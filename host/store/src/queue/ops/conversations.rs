@@ -8,7 +8,7 @@ use taskwright_queue::{
 };
 
 use super::ends::signed;
-use super::{conditions, locked, writers};
+use super::{PAGE_BYTES, conditions, locked, writers};
 use crate::queue::rows::{self, conversation_columns, message_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
@@ -43,7 +43,12 @@ impl Operation for Begin {
                     new.model_name.as_deref().into(),
                     new.config.as_str().into(),
                     new.metadata.as_str().into(),
-                    writer.told.into(),
+                    // Of the attempt under way, where nobody told: a worker that was lost in the
+                    // middle leaves half a conversation, which is not the next one's.
+                    writer
+                        .told
+                        .or(Some(writer.present).filter(|n| *n > 0))
+                        .into(),
                 ],
             )
             .await?;
@@ -326,7 +331,7 @@ pub(crate) struct Messages {
 
 impl Operation for Messages {
     type Output = Vec<Message>;
-    const MODE: Mode = Mode::Read;
+    const MODE: Mode = Mode::ReadParts;
     const NAME: &'static str = "messages";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
@@ -346,8 +351,9 @@ impl Operation for Messages {
              WHERE conversation_id = ?1 AND sequence >= ?2{role} ORDER BY sequence LIMIT ?3",
             message_columns!()
         );
-        let found = sql.rows(&statement, &values).await?;
+        let found = sql.rows_within(&statement, &values, PAGE_BYTES).await?;
         Ok(found
+            .rows
             .into_iter()
             .map(rows::message)
             .collect::<Result<_, _>>()?)

@@ -10,6 +10,7 @@ use std::hash::Hash;
 
 use taskwright_model::{TaskId, Timestamp};
 use taskwright_queue::export::{EndsOrdered, ExportPage, ExportPlace, ExportQuery, ExportedTask};
+use taskwright_queue::log::LogsPart;
 use taskwright_queue::step::StepSum;
 use taskwright_queue::{
     Attempt, Conversation, ConversationId, LogEntry, Message, QueuedTask, Step,
@@ -75,7 +76,7 @@ pub(crate) struct Page(pub(crate) ExportQuery);
 
 impl Operation for Page {
     type Output = ExportPage;
-    const MODE: Mode = Mode::Read;
+    const MODE: Mode = Mode::ReadParts;
     const NAME: &'static str = "export_page";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<ExportPage, OpError> {
@@ -510,7 +511,7 @@ pub(crate) struct ConversationsAfter {
 
 impl Operation for ConversationsAfter {
     type Output = Vec<Conversation>;
-    const MODE: Mode = Mode::Read;
+    const MODE: Mode = Mode::ReadParts;
     const NAME: &'static str = "conversations_after";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
@@ -535,7 +536,7 @@ pub(crate) struct MessagesFrom {
 
 impl Operation for MessagesFrom {
     type Output = Vec<Message>;
-    const MODE: Mode = Mode::Read;
+    const MODE: Mode = Mode::ReadParts;
     const NAME: &'static str = "messages_from";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
@@ -560,11 +561,12 @@ impl Operation for MessagesFrom {
 pub(crate) struct LogsAfter {
     pub(crate) task: TaskId,
     pub(crate) after: u64,
+    pub(crate) bytes: usize,
 }
 
 impl Operation for LogsAfter {
-    type Output = Vec<LogEntry>;
-    const MODE: Mode = Mode::Read;
+    type Output = LogsPart;
+    const MODE: Mode = Mode::ReadParts;
     const NAME: &'static str = "logs_after";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
@@ -579,11 +581,16 @@ impl Operation for LogsAfter {
             signed(self.after).into(),
             ROWS_A_PIECE.into(),
         ];
-        let found = sql.rows_within(statement, &values, PAGE_BYTES).await?;
+        let bytes = self.bytes.min(PAGE_BYTES);
+        let found = sql.rows_within(statement, &values, bytes).await?;
+        let all = i64::try_from(found.rows.len()).is_ok_and(|rows| rows < ROWS_A_PIECE);
         let read = found
             .rows
             .into_iter()
             .map(|row| rows::log_entry(self.task, row));
-        Ok(read.collect::<Result<_, _>>()?)
+        Ok(LogsPart {
+            lines: read.collect::<Result<_, _>>()?,
+            more: found.cut || !all,
+        })
     }
 }

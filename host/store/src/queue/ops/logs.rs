@@ -5,7 +5,7 @@ use taskwright_queue::log::LogQuery;
 use taskwright_queue::port::StoreError;
 use taskwright_queue::{LogEntry, LogLevel, NewLogEntry, Writer};
 
-use super::{tasks, writers};
+use super::{PAGE_BYTES, tasks, writers};
 use crate::queue::rows::{self, log_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
@@ -151,7 +151,7 @@ pub(crate) struct Read(pub(crate) LogQuery);
 
 impl Operation for Read {
     type Output = Vec<LogEntry>;
-    const MODE: Mode = Mode::Read;
+    const MODE: Mode = Mode::ReadParts;
     const NAME: &'static str = "logs";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Vec<LogEntry>, OpError> {
@@ -190,8 +190,9 @@ impl Operation for Read {
             " ORDER BY sequence {direction} LIMIT ?{}",
             values.len()
         ));
-        let found = sql.rows(&statement, &values).await?;
+        let found = sql.rows_within(&statement, &values, PAGE_BYTES).await?;
         let mut entries: Vec<LogEntry> = found
+            .rows
             .into_iter()
             .map(|row| rows::log_entry(task, row))
             .collect::<Result<_, _>>()?;

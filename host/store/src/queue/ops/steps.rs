@@ -114,7 +114,7 @@ pub(crate) struct Read(pub(crate) StepQuery);
 
 impl Operation for Read {
     type Output = StepPage;
-    const MODE: Mode = Mode::Read;
+    const MODE: Mode = Mode::ReadParts;
     const NAME: &'static str = "steps";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<StepPage, OpError> {

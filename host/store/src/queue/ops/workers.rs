@@ -48,6 +48,9 @@ impl Operation for Register {
             Entry::Anew | Entry::Resumed => Timestamp::from_millis(i64::MAX),
             Entry::Fresh => now.minus(NAME_KEPT),
         };
+        // A claim of its earlier life is on record then, and is let go below.
+        let earlier = locked::<S>("SELECT 1 FROM queue_workers WHERE id = ?1", "FOR UPDATE");
+        sql.row(&earlier, &[worker.id.as_str().into()]).await?;
         let registered = sql
             .row(
                 concat!(
