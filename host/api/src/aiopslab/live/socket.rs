@@ -37,7 +37,7 @@ const MOST_HEARD: usize = 4096;
 /// How long the connection may take to be ours once it was answered.
 const HANDED_OVER: Duration = Duration::from_secs(10);
 /// The bytes in a second of the slowest reader of a large message.
-const SLOWEST: u64 = 16 * 1024;
+const SLOWEST: u64 = 64 * 1024;
 const TOO_SLOW: &str = "messages are read too slowly; go on by ?after=";
 /// How long the other end may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
