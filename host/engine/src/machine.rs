@@ -261,7 +261,7 @@ fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
         .max_core_instance_size(1 << 20)
         // Slots are cleared by writing, which for a small guest is much cheaper than giving
         // pages back and faulting them in again. This much of each used slot stays resident.
-        .linear_memory_keep_resident(256 << 10)
+        .linear_memory_keep_resident(1 << 20)
         .table_keep_resident(64 << 10)
         .async_stack_keep_resident(32 << 10)
         .max_unused_warm_slots(calls.min(32))

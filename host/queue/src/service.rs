@@ -210,9 +210,9 @@ impl Queue {
                 () = shutdown.cancelled() => return,
                 () = sleep_until(due) => {}
                 () = self.sooner.notified() => {
-                    // A claim moves the next end at most to its own: looking is cheap, but not for
-                    // each of thousands a second.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    // A claim moves the next end at most to its own, which is later than this:
+                    // looking takes from the store what claims need.
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
         }

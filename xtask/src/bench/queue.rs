@@ -1,4 +1,4 @@
-//! (l) The queue: claims, their delay beside a million others, lists and sums, lines.
+//! (l) The queue: claims, their delay beside a million others, lists and sums, lines, exports.
 //!
 //! On a file, and on a PostgreSQL server of the benchmark's own that syncs. The tasks are
 //! put in by SQL, because a million requests would be the larger part of the work; what is
@@ -7,6 +7,7 @@
 //! and no number.
 
 mod claims;
+mod exports;
 mod fill;
 mod lines;
 mod pgbench;
@@ -40,6 +41,7 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Table> {
         turn: Duration::from_secs(bench.pick(3, 1)),
         turns: bench.pick(3, 1),
         looks: bench.pick(400, 100),
+        conversations: bench.pick(4000, 200),
     };
     let mut rows = Vec::new();
     for kind in [Kind::File, Kind::Postgres] {
@@ -47,6 +49,10 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Table> {
         rows.extend(claims::delays(&Scene::new(bench, kind, &server)?, &sizes)?);
         rows.extend(reads::measure(&Scene::new(bench, kind, &server)?, &sizes)?);
         rows.extend(lines::measure(&Scene::new(bench, kind, &server)?, &sizes)?);
+        rows.extend(exports::measure(
+            &Scene::new(bench, kind, &server)?,
+            &sizes,
+        )?);
     }
     Ok(Table {
         id: "l",
@@ -79,6 +85,8 @@ struct Sizes {
     turns: usize,
     /// Single requests, for delays.
     looks: usize,
+    /// Conversations that are exported.
+    conversations: u64,
 }
 
 /// Where the queue is kept.

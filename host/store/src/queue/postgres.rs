@@ -53,7 +53,7 @@ const MOST_NOTICES: usize = 4096;
 /// Tasks that one notification names. Its payload may have 8000 bytes.
 const TASKS_A_NOTIFICATION: usize = 180;
 /// The least time from one notification to the next.
-const BETWEEN_NOTIFICATIONS: Duration = Duration::from_millis(5);
+const BETWEEN_NOTIFICATIONS: Duration = Duration::from_millis(20);
 /// Rows of a part that are asked for at first, and at the most, in one journey.
 const FEWEST_ROWS: i32 = 16;
 const MOST_ROWS: i32 = 2048;

@@ -134,6 +134,31 @@ impl Target<'_> {
         Ok(())
     }
 
+    /// Adds a conversation to each of the first `many` tasks, with so many messages of so many
+    /// characters.
+    pub(super) fn conversations(
+        &self,
+        many: u64,
+        messages: u64,
+        characters: usize,
+    ) -> anyhow::Result<()> {
+        let (tasks, id) = (self.numbers(1, many), self.id());
+        let conversation = id.replace("-8000-", "-9000-");
+        let text = "kubectl get pods -n hotel-reservation: ";
+        let text: String = text.chars().cycle().take(characters).collect();
+        // The same numbers as a table `m (j)`.
+        let each = self.numbers(0, messages - 1);
+        let each = format!("(SELECT i AS j FROM {each}) AS m");
+        self.run(&format!(
+            "BEGIN; INSERT INTO queue_conversations (id, task_id, session_id, started_at, model_name, config, \
+             metadata, messages, characters, attempt) SELECT {conversation}, {id}, {conversation}, {BEGUN}, \
+             'model', '{{}}', '{{}}', {messages}, {characters} * {messages}, 1 FROM {tasks}; \
+             INSERT INTO queue_messages (conversation_id, sequence, at, role, characters, body) \
+             SELECT {conversation}, j, {BEGUN}, CASE j % 2 WHEN 0 THEN 'user' ELSE 'assistant' END, \
+             {characters}, '{{\"content\": \"{text}\"}}' FROM {tasks} CROSS JOIN {each}; COMMIT;"
+        ))
+    }
+
     /// Registers workers from `worker-000-kind` on, each with patterns of problems.
     pub(super) fn workers(&self, many: usize, problems: &str) -> anyhow::Result<()> {
         for worker in 0..many {

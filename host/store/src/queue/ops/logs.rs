@@ -78,6 +78,17 @@ impl Operation for Append {
             return Err(StoreError::Full(full).into());
         }
         let mut sequence = last.saturating_sub(many);
+        if S::POSTGRES && many > 1 {
+            insert_lists(
+                sql,
+                Place { task: &id, attempt },
+                &self.lines,
+                sequence,
+                self.now,
+            )
+            .await?;
+            return Ok(u64::try_from(last).unwrap_or(0));
+        }
         for lines in self.lines.chunks(LINES_A_STATEMENT) {
             let place = Place { task: &id, attempt };
             insert(sql, place, lines, &mut sequence, self.now).await?;
@@ -91,6 +102,59 @@ impl Operation for Append {
 struct Place<'a> {
     task: &'a str,
     attempt: Option<u32>,
+}
+
+/// Inserts lines whose numbers follow `sequence`, as PostgreSQL takes many of them for the least: a
+/// list for each column instead of a parameter for each cell.
+async fn insert_lists<S: Sql>(
+    sql: &mut S,
+    place: Place<'_>,
+    lines: &[NewLogEntry],
+    sequence: i64,
+    now: Timestamp,
+) -> Result<(), OpError> {
+    let statement = "INSERT INTO queue_logs (task_id, sequence, at, level, message, context, \
+                     attempt) SELECT CAST(?1 AS TEXT), CAST(?2 AS BIGINT) + l.n, l.at, l.level, \
+                     l.message, l.context, CAST(?3 AS BIGINT) FROM unnest(\
+                     CAST(CAST(?4 AS TEXT) AS BIGINT[]), CAST(CAST(?5 AS TEXT) AS BIGINT[]), \
+                     CAST(CAST(?6 AS TEXT) AS TEXT[]), CAST(CAST(?7 AS TEXT) AS TEXT[])) \
+                     WITH ORDINALITY AS l (at, level, message, context, n)";
+    let numbers = |of: &dyn Fn(&NewLogEntry) -> i64| {
+        let numbers: Vec<String> = lines.iter().map(|line| of(line).to_string()).collect();
+        format!("{{{}}}", numbers.join(","))
+    };
+    let times = numbers(&|line| line.at.unwrap_or(now).as_millis());
+    let levels = numbers(&|line| rows::level_number(line.level));
+    let messages = texts(lines.iter().map(|line| line.message.as_str()));
+    let contexts = texts(lines.iter().map(|line| line.context.as_str()));
+    let values = [
+        place.task.into(),
+        sequence.into(),
+        place.attempt.into(),
+        (&times).into(),
+        (&levels).into(),
+        (&messages).into(),
+        (&contexts).into(),
+    ];
+    sql.run(statement, &values).await?;
+    Ok(())
+}
+
+/// Texts as PostgreSQL writes a list of them: each in quotes, with a backslash before those within.
+fn texts<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let mut list = String::from("{");
+    for (place, text) in texts.enumerate() {
+        list.push_str(if place == 0 { "\"" } else { ",\"" });
+        for character in text.chars() {
+            if matches!(character, '"' | '\\') {
+                list.push('\\');
+            }
+            list.push(character);
+        }
+        list.push('"');
+    }
+    list.push('}');
+    list
 }
 
 /// Inserts lines whose numbers follow `sequence`.
@@ -198,5 +262,19 @@ impl Operation for Read {
             .collect::<Result<_, _>>()?;
         entries.sort_by_key(|entry| entry.sequence);
         Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Lists in the words of PostgreSQL.
+    use super::*;
+
+    #[test]
+    fn texts_are_quoted() {
+        assert_eq!(texts(std::iter::empty()), "{}");
+        let some = ["a,b", "", "NULL", "say \"\\n\"", "{}"];
+        let list = "{\"a,b\",\"\",\"NULL\",\"say \\\"\\\\n\\\"\",\"{}\"}";
+        assert_eq!(texts(some.into_iter()), list);
     }
 }

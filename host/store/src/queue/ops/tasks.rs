@@ -278,7 +278,25 @@ impl Operation for List {
              id {direction} LIMIT ?{most} OFFSET ?{offset}",
             task_columns!()
         );
-        let found = sql.rows(&statement, &values).await?;
+        let mut found = Vec::new();
+        if query.order.by == TaskKeyed::CompletedAt && query.order.descending {
+            // What ended last is asked for most, and an index has it if nothing else is meant.
+            let joint = if conditions.is_empty() {
+                " WHERE"
+            } else {
+                " AND"
+            };
+            let statement = format!(
+                "SELECT {} FROM queue_tasks{conditions}{joint} completed_at IS NOT NULL \
+                 ORDER BY completed_at DESC, id DESC LIMIT ?{most} OFFSET ?{offset}",
+                task_columns!()
+            );
+            found = sql.rows(&statement, &values).await?;
+        }
+        // What has not ended comes behind it.
+        if found.len() < query.most as usize {
+            found = sql.rows(&statement, &values).await?;
+        }
         Ok(TaskPage {
             tasks: found
                 .into_iter()
