@@ -219,7 +219,7 @@ pub(super) async fn set_back<S: Sql>(
 }
 
 /// A result, taken in one statement: ?1 the task, ?2 the worker, ?3 the attempt if it is told, ?4
-/// the result, ?5 now. It writes what [`end`] writes, in one journey to the server where that
+/// the result, ?5 now. It writes what `end` writes, in one journey to the server where that
 /// takes ten. Where the report is not as plainly right as this, it changes nothing. Benchmarks run
 /// it by other means for comparison.
 pub const COMPLETE_POSTGRES: &str = concat!(
