@@ -392,6 +392,18 @@ async fn a_queue_that_is_away_gets_its_report_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_does_not_reach_its_queue_ends_when_it_is_told() {
+    let mut stage = Stage::new().await;
+    stage.queue.0.lock().away = u32::MAX;
+    let worker = stage.start(1);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!worker.is_finished());
+    stage.drain.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(5), worker).await;
+    assert!(matches!(ended.unwrap().unwrap(), Ended::Drained));
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_comes_back_goes_on() {
     let mut stage = Stage::new().await;
     let (first, second) = (stage.submit(1, "p"), stage.submit(2, "p"));

@@ -109,23 +109,28 @@ impl Worker {
             revision: 0,
             unknown: Vec::new(),
         };
-        self.enter(&mut at_work).await;
-        self.serve(&mut at_work).await
+        match self.enter(&mut at_work).await {
+            Some(()) => self.serve(&mut at_work).await,
+            None => Ended::Drained,
+        }
     }
 
-    /// Registers, and goes on with what is left of an earlier life.
-    async fn enter(&self, at_work: &mut AtWork<'_>) {
+    /// Registers, and goes on with what is left of an earlier life. `None`: it was told to end, and
+    /// the queue does not answer.
+    async fn enter(&self, at_work: &mut AtWork<'_>) -> Option<()> {
         let id = &self.who.id;
+        let orders = at_work.orders;
+        let drain = &orders.drain;
         let standing = match &self.registered {
             Some(standing) => standing.clone(),
-            None => self.come_back().await,
+            None => self.come_back(drain).await?,
         };
         at_work.revision = standing.revision;
         let mut ours = Vec::new();
         for task in &standing.running {
             // What was claimed and never begun is begun now.
-            let found = self.keep_asking(|| self.queue.assignment(*task)).await;
-            ours.extend(found);
+            let found = self.keep_asking(drain, || self.queue.assignment(*task));
+            ours.extend(found.await?);
         }
         for run in self.runs.of_worker(id) {
             let name = of_run_name(run.key.name.as_str());
@@ -139,17 +144,18 @@ impl Worker {
             tracing::info!(worker = %id, task = %assignment.task, "goes on with a task of before");
             at_work.take(assignment);
         }
+        Some(())
     }
 
     /// Registers. What it held before stays with it.
-    async fn come_back(&self) -> Standing {
-        let known = self.keep_asking(|| self.queue.standing(&self.who.id)).await;
-        let entry = if known.is_some() {
+    async fn come_back(&self, drain: &CancellationToken) -> Option<Standing> {
+        let known = self.keep_asking(drain, || self.queue.standing(&self.who.id));
+        let entry = if known.await?.is_some() {
             Entry::Resumed
         } else {
             Entry::Anew
         };
-        self.keep_asking(|| self.queue.register(self.who.clone(), entry))
+        self.keep_asking(drain, || self.queue.register(self.who.clone(), entry))
             .await
     }
 
@@ -169,26 +175,36 @@ impl Worker {
         });
     }
 
-    async fn register(&self, at_work: &mut AtWork<'_>) -> u64 {
+    /// Registers once more: nothing that it held is its own any more.
+    async fn register(&self, at_work: &mut AtWork<'_>) -> Option<()> {
         at_work.lose_all();
-        let standing = self
-            .keep_asking(|| self.queue.register(self.who.clone(), Entry::Anew))
-            .await;
-        standing.revision
+        let orders = at_work.orders;
+        let drain = &orders.drain;
+        let standing =
+            self.keep_asking(drain, || self.queue.register(self.who.clone(), Entry::Anew));
+        at_work.revision = standing.await?.revision;
+        Some(())
     }
 
     /// Asks until there is an answer. A queue that refuses is asked again, too: only people can
-    /// mend that, and the log tells them.
-    async fn keep_asking<'a, T>(&'a self, ask: impl Fn() -> Answer<'a, T>) -> T {
+    /// mend that, and the log tells them. `None`: it was told to end meanwhile.
+    async fn keep_asking<'a, T>(
+        &'a self,
+        drain: &CancellationToken,
+        ask: impl Fn() -> Answer<'a, T>,
+    ) -> Option<T> {
         let mut pause = self.habits.poll.min(Duration::from_secs(1));
         loop {
             match ask().await {
-                Ok(answer) => return answer,
+                Ok(answer) => return Some(answer),
                 Err(error) => {
                     tracing::warn!(worker = %self.who.id, %error, "the queue did not answer a worker");
                 }
             }
-            sleep(pause).await;
+            tokio::select! {
+                () = drain.cancelled() => return None,
+                () = sleep(pause) => {}
+            }
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }
     }
@@ -232,7 +248,9 @@ impl Worker {
                         }
                         Ok(None) => {}
                         Err(QueueError::Unknown) => {
-                            at_work.revision = self.register(at_work).await;
+                            if self.register(at_work).await.is_none() {
+                                return Ended::Drained;
+                            }
                         }
                         Err(error) => {
                             tracing::warn!(worker = %self.who.id, %error, "a claim could not be made");
@@ -261,7 +279,9 @@ impl Worker {
                             }
                         }
                         Err(QueueError::Unknown) => {
-                            at_work.revision = self.register(at_work).await;
+                            if self.register(at_work).await.is_none() {
+                                return Ended::Drained;
+                            }
                         }
                         Err(error) => {
                             tracing::warn!(worker = %self.who.id, %error, "a heartbeat was not heard");

@@ -99,6 +99,13 @@ fn address(settings: &Settings) -> anyhow::Result<Option<String>> {
         return Ok(Some(address));
     }
     let elsewhere = matches!(settings.source(KEY), Some(Source::Environment(_)));
+    if elsewhere && !text.is_empty() {
+        let name = crate::env::DATABASE_URL;
+        crate::output::note(&format!(
+            "taskwright: {name} names no PostgreSQL server and does not count: the queue is kept in the \
+             data directory"
+        ));
+    }
     if elsewhere || text.is_empty() {
         return Ok(None);
     }
