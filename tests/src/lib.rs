@@ -16,6 +16,8 @@
 //! | [`program`] | programs that `cargo xtask test` unpacked for tests |
 //! | [`postgres`] | databases on a PostgreSQL server of the run |
 //! | [`network`] | networks of namespaces, whose cables can be pulled out |
+//! | [`queued`] | the queue as its clients speak to it |
+//! | [`random`] | moments and faults at random |
 //! | [`history`] | what happened to a queue under faults, and a checker of it |
 //! | [`registry`] | a registry for plugins, and servers that only pretend to be one |
 //! | [`reaper`] | this process as subreaper; children with an owner |
@@ -47,6 +49,8 @@ pub mod network;
 pub mod postgres;
 pub mod processes;
 pub mod program;
+pub mod queued;
+pub mod random;
 pub mod reaper;
 pub mod registry;
 pub mod stream;

@@ -3,32 +3,23 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
+use taskwright_tests::random::{Random, nightly};
 use taskwright_tests::task::{shell, state};
 use taskwright_tests::{Client, Daemon, Request, SOON, eventually, eventually_some, reaper};
 
 /// Kills at random moments under load. No acknowledged task is lost, none is started twice,
 /// no exit code is wrong; and an end is `lost` only where all that could see it were killed
 /// at once.
-#[expect(clippy::print_stdout, reason = "captured, and shown when it fails")]
 #[test]
 fn random_kills_under_load_lose_nothing() {
-    let nightly = std::env::var_os("TASKWRIGHT_NIGHTLY").is_some_and(|value| value == "1");
-    let rounds = if nightly { 200 } else { 20 };
-    let seed = std::env::var("TASKWRIGHT_CHAOS_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let seed = seed.unwrap_or_else(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        u64::from(since.subsec_nanos()) | 1
-    });
-    println!("TASKWRIGHT_CHAOS_SEED={seed}");
+    let rounds = if nightly() { 200 } else { 20 };
     let mut chaos = Chaos {
         daemon: Daemon::start(),
-        random: Random(seed),
+        random: Random::seeded(),
     };
     for round in 0..rounds {
         chaos.round(round);
@@ -64,19 +55,19 @@ impl Chaos {
         let kind = kinds[self.random.below(kinds.len() as u64) as usize];
         let after = Duration::from_millis(self.random.below(150));
         let again_after = Duration::from_millis(self.random.below(120));
-        let seeds: Vec<u64> = (0..3).map(|_| self.random.next()).collect();
+        let randoms: Vec<Random> = (0..3).map(|_| self.random.another()).collect();
         println!("round {round}: {kind:?} after {after:?}, {again_after:?}");
         let client = self.daemon.client();
         let runs = self.daemon.home().path().join(format!("runs-{round}"));
         let enough = AtomicBool::new(false);
         let sent: Vec<Sent> = std::thread::scope(|scope| {
-            let load: Vec<_> = seeds
-                .iter()
+            let load: Vec<_> = randoms
+                .into_iter()
                 .enumerate()
-                .map(|(thread, seed)| {
+                .map(|(thread, random)| {
                     let (client, runs, enough) = (&client, &runs, &enough);
                     let prefix = format!("r{round}-{thread}");
-                    scope.spawn(move || send_load(client, &prefix, runs, Random(*seed), enough))
+                    scope.spawn(move || send_load(client, &prefix, runs, random, enough))
                 })
                 .collect();
             std::thread::sleep(after);
@@ -205,21 +196,5 @@ fn check_runs(runs: &Path, sent: &[Sent]) {
             sent.iter().any(|one| one.name == name),
             "{name} was never sent"
         );
-    }
-}
-
-/// Good enough to choose moments: xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 | 1
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        (self.next() >> 11) % bound
     }
 }

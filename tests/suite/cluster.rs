@@ -10,11 +10,12 @@ mod site;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
 use taskwright_tests::history::Heard;
+use taskwright_tests::random::{Random, nightly};
 use taskwright_tests::{Request, SOON, eventually};
 
 use site::{LEASE, Site};
@@ -245,23 +246,14 @@ enum Fault {
 #[test]
 fn random_faults_lose_nothing() {
     let _alone = alone();
-    let nightly = std::env::var_os("TASKWRIGHT_NIGHTLY").is_some_and(|value| value == "1");
-    let rounds = if nightly { 100 } else { 10 };
-    let seed = std::env::var("TASKWRIGHT_CHAOS_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        u64::from(since.subsec_nanos()) | 1
-    });
-    println!("TASKWRIGHT_CHAOS_SEED={seed}");
+    let rounds = if nightly() { 100 } else { 10 };
+    let mut random = Random::seeded();
     let Some(site) = Site::start("random", WORKERS) else {
         return;
     };
-    let mut random = Random(seed);
     site.under_load(&["worker-lost", "worker-restarted"], |site| {
         for round in 0..rounds {
-            let one = random.fault();
+            let one = FAULTS[random.below(FAULTS.len() as u64) as usize];
             let which = random.below(100) as usize;
             let time = Duration::from_millis(200 + random.below(2800));
             println!("round {round}: {one:?} of {which} for {time:?}");
@@ -320,30 +312,15 @@ fn end(site: &mut Site, fault: Fault, which: usize) {
     }
 }
 
-/// Xorshift: the same seed brings the same faults.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn fault(&mut self) -> Fault {
-        let all = [
-            Fault::KillDaemon,
-            Fault::StopDaemon,
-            Fault::CutDaemon,
-            Fault::LoseServer,
-            Fault::KillWorkers,
-            Fault::StopWorkers,
-            Fault::CutWorkers,
-            Fault::RestartServer,
-            Fault::StopServer,
-            Fault::SlowDisk,
-        ];
-        all[self.below(all.len() as u64) as usize]
-    }
-}
+const FAULTS: [Fault; 10] = [
+    Fault::KillDaemon,
+    Fault::StopDaemon,
+    Fault::CutDaemon,
+    Fault::LoseServer,
+    Fault::KillWorkers,
+    Fault::StopWorkers,
+    Fault::CutWorkers,
+    Fault::RestartServer,
+    Fault::StopServer,
+    Fault::SlowDisk,
+];

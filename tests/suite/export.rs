@@ -11,42 +11,19 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use taskwright_tests::queued::{claim, register, report, submit, until_claimed};
 use taskwright_tests::{
     Client, Daemon, Options, Request, SOON, eventually, eventually_some, postgres,
 };
 
 const LONG: Duration = Duration::from_secs(120);
 
-fn queue(client: &Client, body: &Value) -> String {
-    let task = client.post("/api/v1/tasks", body).expect(201).json();
-    task["id"].as_str().unwrap().to_owned()
-}
-
-fn register(client: &Client, number: u16) -> String {
-    let id = format!("worker-{number:03}-kind");
-    let abilities = json!({"max_parallel_tasks": 100});
-    let body = json!({"worker_id": id, "backend_type": "kind", "capabilities": abilities});
-    client.post("/api/v1/workers/register", &body).expect(201);
-    id
-}
-
-fn claim(client: &Client, worker: &str) -> Option<Value> {
-    let path = format!("/api/v1/workers/{worker}/claim");
-    let answer = client.send(Request::new("POST", &path));
-    (answer.status != 204).then(|| answer.expect(200).json())
-}
-
 /// A task that `worker` holds, and its attempt.
 fn held(client: &Client, worker: &str, body: &Value) -> (String, u64) {
-    let id = queue(client, body);
-    let claimed = eventually_some(SOON, "a task is claimed", || claim(client, worker));
+    let id = submit(client, body);
+    let claimed = until_claimed(client, worker);
     assert_eq!(claimed["id"], id.as_str());
     (id, claimed["attempt"].as_u64().unwrap())
-}
-
-fn report(client: &Client, worker: &str, id: &str, how: &str, body: &Value) {
-    let path = format!("/api/v1/workers/{worker}/tasks/{id}/{how}");
-    client.post(&path, body).expect(200);
 }
 
 /// A conversation of a task, as a worker that names itself writes it.
@@ -97,7 +74,7 @@ fn on_both_stores(check: impl Fn(Options)) {
 fn the_calls_of_the_originals_export_script_work_in_their_order() {
     let daemon = Daemon::start();
     let client = daemon.client();
-    let worker = register(&client, 1);
+    let worker = register(&client, 1, 100);
     let mut made = Vec::new();
     for number in 0..5 {
         let (id, attempt) = held(&client, &worker, &json!({"problem_id": "p"}));
@@ -106,7 +83,7 @@ fn the_calls_of_the_originals_export_script_work_in_their_order() {
             .post(&format!("/api/v1/tasks/{id}/logs"), &line)
             .expect(201);
         converse(&client, &worker, &id, attempt, &turns("hello"));
-        report(&client, &worker, &id, "complete", &json!({"success": true}));
+        report(&client, &worker, &id, "complete", &json!({"success": true})).expect(200);
         made.push(id);
     }
     // As the script asks: everything below the base, sequentially, with these words.
@@ -181,7 +158,7 @@ fn rows_tell_whose_doing_the_end_was() {
     on_both_stores(|options| {
         let daemon = options.flag("--worker-heartbeat-timeout=3s").start();
         let client = daemon.client();
-        let worker = register(&client, 1);
+        let worker = register(&client, 1, 100);
         let beat = || {
             let beat = json!({"status": "idle", "current_task_id": null});
             client
@@ -196,9 +173,9 @@ fn rows_tell_whose_doing_the_end_was() {
             id
         };
         let id = begin("done");
-        report(&client, &worker, &id, "complete", &json!({}));
+        report(&client, &worker, &id, "complete", &json!({})).expect(200);
         let id = begin("failed");
-        report(&client, &worker, &id, "fail", &json!({"error": "boom"}));
+        report(&client, &worker, &id, "fail", &json!({"error": "boom"})).expect(200);
         let id = begin("cancelled");
         client
             .send(Request::new("POST", &format!("/api/v1/tasks/{id}/cancel")))
@@ -211,11 +188,11 @@ fn rows_tell_whose_doing_the_end_was() {
         client
             .post(&format!("/api/v1/tasks/{id}/steps"), &steps)
             .expect(201);
-        report(&client, &worker, &id, "complete", &json!({}));
+        report(&client, &worker, &id, "complete", &json!({})).expect(200);
         let id = begin("late");
         let lost = begin("lost");
         // Both lose their worker; the first is then done by another.
-        let next = register(&client, 2);
+        let next = register(&client, 2, 100);
         let retaken: BTreeSet<String> = (0..2)
             .map(|_| {
                 eventually_some(LONG, "it is claimed again", || claim(&client, &next))["id"]
@@ -229,9 +206,9 @@ fn rows_tell_whose_doing_the_end_was() {
         let refused = client.post(&format!("/api/v1/tasks/{id}/logs"), &stale);
         assert_eq!(refused.status, 409, "{}", refused.text());
         converse(&client, &next, &id, 2, &turns("second"));
-        report(&client, &next, &id, "complete", &json!({}));
+        report(&client, &next, &id, "complete", &json!({})).expect(200);
         let failed = json!({"error": "disk", "cause": "infrastructure"});
-        report(&client, &next, &lost, "fail", &failed);
+        report(&client, &next, &lost, "fail", &failed).expect(200);
         let (chat, _) = rows(&client, "format=chat");
         let mut told: Vec<(String, String, Value)> = chat
             .iter()
@@ -289,16 +266,16 @@ fn what_ends_during_exports_is_neither_missed_nor_repeated() {
             .map(|number| {
                 let (client, over) = (daemon.client(), over.clone());
                 thread::spawn(move || {
-                    let worker = register(&client, number);
+                    let worker = register(&client, number, 100);
                     for _ in 0..40 {
-                        queue(&client, &json!({"problem_id": "p"}));
+                        submit(&client, &json!({"problem_id": "p"}));
                         let Some(task) = claim(&client, &worker) else {
                             continue;
                         };
                         let id = task["id"].as_str().unwrap();
                         let attempt = task["attempt"].as_u64().unwrap();
                         converse(&client, &worker, id, attempt, &turns(id));
-                        report(&client, &worker, id, "complete", &json!({}));
+                        report(&client, &worker, id, "complete", &json!({})).expect(200);
                     }
                     over.store(true, Ordering::SeqCst);
                 })
@@ -345,7 +322,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 
 /// So many conversations of a megabyte.
 fn fill(client: &Client, count: usize) {
-    let worker = register(client, 1);
+    let worker = register(client, 1, 100);
     let large = "x".repeat(1 << 20);
     for number in 0..count {
         let (id, attempt) = held(client, &worker, &json!({"problem_id": "p"}));
@@ -356,7 +333,7 @@ fn fill(client: &Client, count: usize) {
             attempt,
             &turns(&format!("{number} {large}")),
         );
-        report(client, &worker, &id, "complete", &json!({}));
+        report(client, &worker, &id, "complete", &json!({})).expect(200);
     }
 }
 

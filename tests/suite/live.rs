@@ -10,32 +10,15 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use taskwright_tests::queued::{register, report, submit, until_claimed};
 use taskwright_tests::{
     Client, Daemon, Options, Request, SOON, ServerEvent, eventually, eventually_some, postgres,
 };
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
-fn queue(client: &Client, body: &Value) -> String {
-    let task = client.post("/api/v1/tasks", body).expect(201).json();
-    task["id"].as_str().unwrap().to_owned()
-}
-
-fn register(client: &Client) -> &'static str {
-    const ID: &str = "worker-001-kind";
-    let body = json!({"worker_id": ID, "backend_type": "kind"});
-    client.post("/api/v1/workers/register", &body).expect(201);
-    ID
-}
-
-fn claim(client: &Client, worker: &str) -> Value {
-    let path = format!("/api/v1/workers/{worker}/claim?wait=20");
-    client.send(Request::new("POST", &path)).expect(200).json()
-}
-
 fn complete(client: &Client, worker: &str, id: &str) {
-    let path = format!("/api/v1/workers/{worker}/tasks/{id}/complete");
-    client.post(&path, &json!({"success": true})).expect(200);
+    report(client, worker, id, "complete", &json!({"success": true})).expect(200);
 }
 
 fn say(client: &Client, id: &str, lines: &[&str]) {
@@ -69,16 +52,16 @@ fn metric(client: &Client, line: &str) -> Option<f64> {
 fn a_stream_tells_states_and_lines_and_goes_on_where_it_was() {
     let daemon = Daemon::start();
     let client = daemon.client();
-    let worker = register(&client);
-    let id = queue(&client, &json!({"problem_id": "p"}));
+    let worker = register(&client, 1, 1);
+    let id = submit(&client, &json!({"problem_id": "p"}));
     let path = format!("/api/v1/tasks/{id}/events");
     let stream = client.stream(&path, None);
     let mut events = stream.until(SOON, |event| told(event) == "log:Task created");
-    claim(&client, worker);
+    until_claimed(&client, &worker);
     events.extend(stream.until(SOON, |event| told(event) == "state:running"));
     say(&client, &id, &["one", "two"]);
     events.extend(stream.until(SOON, |event| told(event) == "log:two"));
-    complete(&client, worker, &id);
+    complete(&client, &worker, &id);
     while let Some(event) = stream.next_within(SOON) {
         events.push(event);
     }
@@ -138,8 +121,8 @@ fn next(socket: &mut WebSocket<TcpStream>) -> Result<Value, u16> {
 fn a_websocket_tells_the_same_and_says_why_it_is_closed() {
     let daemon = Options::new().flag("--queue-stream-patience=600ms").start();
     let client = daemon.client();
-    let worker = register(&client);
-    let id = queue(&client, &json!({"problem_id": "p"}));
+    let worker = register(&client, 1, 1);
+    let id = submit(&client, &json!({"problem_id": "p"}));
     let mut live = socket(&daemon, &format!("/ws/tasks/{id}"));
     let first = next(&mut live).unwrap();
     assert_eq!(
@@ -158,7 +141,7 @@ fn a_websocket_tells_the_same_and_says_why_it_is_closed() {
             pings += 1;
         }
     }
-    claim(&client, worker);
+    until_claimed(&client, &worker);
     assert_eq!(next(&mut live).unwrap()["task"]["status"], "running");
     // Whoever answers none is told so, if it listens at last.
     let mut deaf = socket(&daemon, &format!("/ws/tasks/{id}"));
@@ -171,7 +154,7 @@ fn a_websocket_tells_the_same_and_says_why_it_is_closed() {
         }
     };
     assert_eq!(code, u16::from(CloseCode::Policy));
-    complete(&client, worker, &id);
+    complete(&client, &worker, &id);
     loop {
         match next(&mut live) {
             Ok(message) => assert_ne!(message["task"]["status"], "pending"),
@@ -204,7 +187,7 @@ fn a_websocket_tells_the_same_and_says_why_it_is_closed() {
 fn a_daemon_that_stops_says_goodbye_to_its_sockets() {
     let mut daemon = Daemon::start();
     let client = daemon.client();
-    let id = queue(&client, &json!({"problem_id": "p"}));
+    let id = submit(&client, &json!({"problem_id": "p"}));
     let mut live = socket(&daemon, &format!("/ws/tasks/{id}"));
     next(&mut live).unwrap();
     let reading = thread::spawn(move || {
@@ -223,7 +206,7 @@ fn a_slow_reader_is_cut_and_goes_on_where_it_was() {
     const LINES: u64 = 200;
     let daemon = Options::new().flag("--queue-stream-patience=2s").start();
     let client = daemon.client();
-    let id = queue(&client, &json!({"problem_id": "p"}));
+    let id = submit(&client, &json!({"problem_id": "p"}));
     let line = "x".repeat(200 * 1024);
     for _ in 0..LINES / 20 {
         say(&client, &id, &[line.as_str(); 20]);
@@ -280,7 +263,7 @@ fn streams_and_submissions_are_bounded() {
         .flag("--queue-submission-burst=2")
         .start();
     let client = daemon.client();
-    let id = queue(&client, &json!({"problem_id": "p"}));
+    let id = submit(&client, &json!({"problem_id": "p"}));
     let path = format!("/api/v1/tasks/{id}/events");
     let first = client.stream(&path, None);
     first.until(SOON, |event| event.event == "state");
@@ -422,11 +405,11 @@ fn a_callback_is_told_though_the_daemon_is_killed_before() {
         ))
         .start_in(home);
     let client = daemon.client();
-    let worker = register(&client);
+    let worker = register(&client, 1, 1);
     let body = json!({"problem_id": "p", "callback_url": told.url()});
-    let id = queue(&client, &body);
-    claim(&client, worker);
-    complete(&client, worker, &id);
+    let id = submit(&client, &body);
+    until_claimed(&client, &worker);
+    complete(&client, &worker, &id);
     let first = told.next_within(SOON);
     daemon.kill();
     daemon.start_again();
@@ -499,7 +482,7 @@ fn a_callback_goes_nowhere_else() {
     assert_eq!(counted["total_tasks"], 0, "nothing of it was stored");
     // A redirect is an answer like any other that is not a 2xx.
     let call_off = |url: &str| {
-        let id = queue(&client, &json!({"problem_id": "p", "callback_url": url}));
+        let id = submit(&client, &json!({"problem_id": "p", "callback_url": url}));
         let path = format!("/api/v1/tasks/{id}/cancel");
         client.send(Request::new("POST", &path)).expect(200);
         let lines = format!("/api/v1/tasks/{id}/logs");
@@ -599,16 +582,16 @@ fn a_stream_of_one_daemon_sees_what_the_others_worker_reports() {
     let start = || Options::new().variable("DATABASE_URL", &address).start();
     let (one, other) = (start(), start());
     let (first, second) = (one.client(), other.client());
-    let worker = register(&second);
-    let id = queue(&second, &json!({"problem_id": "p"}));
+    let worker = register(&second, 1, 1);
+    let id = submit(&second, &json!({"problem_id": "p"}));
     let stream = first.stream(&format!("/api/v1/tasks/{id}/events"), None);
     stream.until(SOON, |event| told(event) == "log:Task created");
     let mut live = socket(&one, &format!("/ws/tasks/{id}"));
-    claim(&second, worker);
+    until_claimed(&second, &worker);
     stream.until(SOON, |event| told(event) == "state:running");
     say(&second, &id, &["from elsewhere"]);
     stream.until(SOON, |event| told(event) == "log:from elsewhere");
-    complete(&second, worker, &id);
+    complete(&second, &worker, &id);
     stream.until(SOON, |event| told(event) == "state:completed");
     assert!(stream.next_within(SOON).is_none());
     let mut seen = Vec::new();

@@ -371,7 +371,7 @@ fn a_plugin_that_only_fails_rests_and_its_tasks_wait_for_a_better_one() {
 )]
 #[test]
 fn no_start_fails_while_the_file_changes_all_the_time() {
-    let nightly = std::env::var_os("TASKWRIGHT_NIGHTLY").is_some_and(|value| value == "1");
+    let nightly = taskwright_tests::random::nightly();
     let (changes, workers) = if nightly { (100, 16) } else { (20, 4) };
     let version = |change: u32| 100 + change;
     let settings = |change: u32| lent_with(&format!("twice = true\nversion = {}", version(change)));

@@ -6,48 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use taskwright_tests::queued::{register, report, submit, task, until_claimed};
 use taskwright_tests::{
-    Client, Daemon, Options, Request, SOON, cli, eventually, eventually_some, postgres, skip,
+    Daemon, Options, Request, SOON, cli, eventually, eventually_some, postgres, skip,
 };
-
-fn queue(client: &Client, body: &Value) -> String {
-    let task = client.post("/api/v1/tasks", body).expect(201).json();
-    assert_eq!(task["status"], "pending", "{task}");
-    task["id"].as_str().unwrap().to_owned()
-}
-
-fn register(client: &Client, number: u16) -> String {
-    let id = format!("worker-{number:03}-kind");
-    let body = json!({"worker_id": id, "backend_type": "kind", "capabilities": {}});
-    client.post("/api/v1/workers/register", &body).expect(201);
-    id
-}
-
-/// Claims without waiting.
-fn claim(client: &Client, worker: &str) -> Option<Value> {
-    let path = format!("/api/v1/workers/{worker}/claim");
-    let answer = client.send(Request::new("POST", &path));
-    match answer.status {
-        204 => None,
-        _ => Some(answer.expect(200).json()),
-    }
-}
-
-fn until_claimed(client: &Client, worker: &str) -> Value {
-    eventually_some(SOON, "a task is claimed", || claim(client, worker))
-}
-
-fn task(client: &Client, id: &str) -> Value {
-    client
-        .get(&format!("/api/v1/tasks/{id}"))
-        .expect(200)
-        .json()
-}
-
-fn report(client: &Client, worker: &str, id: &str, how: &str, body: &Value) -> u16 {
-    let path = format!("/api/v1/workers/{worker}/tasks/{id}/{how}");
-    client.post(&path, body).status
-}
 
 /// Runs a line of a document in a shell, with this daemon for its base URL.
 fn shell(daemon: &Daemon, line: &str) -> Option<String> {
@@ -148,19 +110,19 @@ fn the_api_documents_examples_work_as_written() {
 fn a_claim_waits_until_there_is_work() {
     let daemon = Daemon::start();
     let client = daemon.client();
-    let worker = register(&client, 1);
+    let worker = register(&client, 1, 1);
     let path = format!("/api/v1/workers/{worker}/claim?wait=60s");
     let waiting = {
         let client = daemon.client();
         thread::spawn(move || client.send(Request::new("POST", &path)).expect(200).json())
     };
-    let id = queue(&client, &json!({"problem_id": "p"}));
+    let id = submit(&client, &json!({"problem_id": "p"}));
     let begun = Instant::now();
     let claimed = waiting.join().unwrap();
     assert_eq!(claimed["id"], id.as_str());
     assert!(begun.elapsed() < SOON);
     assert_eq!(
-        report(&client, &worker, &id, "complete", &json!({"ok": true})),
+        report(&client, &worker, &id, "complete", &json!({"ok": true})).status,
         200
     );
     assert_eq!(task(&client, &id)["result"], json!({"ok": true}));
@@ -170,14 +132,14 @@ fn a_claim_waits_until_there_is_work() {
 fn what_is_queued_survives_a_kill() {
     let mut daemon = Daemon::start();
     let client = daemon.client();
-    let worker = register(&client, 1);
-    let running = queue(
+    let worker = register(&client, 1, 1);
+    let running = submit(
         &client,
         &json!({"problem_id": "p", "parameters": {"priority": 9}}),
     );
     let claimed = until_claimed(&client, &worker);
     assert_eq!(claimed["id"], running.as_str());
-    let waiting = queue(&client, &json!({"problem_id": "q"}));
+    let waiting = submit(&client, &json!({"problem_id": "q"}));
     daemon.kill();
     daemon.start_again();
     let client = daemon.client();
@@ -185,7 +147,7 @@ fn what_is_queued_survives_a_kill() {
     assert_eq!(task(&client, &running)["status"], "running");
     // The lease goes on: its worker may still report.
     assert_eq!(
-        report(&client, &worker, &running, "complete", &json!({})),
+        report(&client, &worker, &running, "complete", &json!({})).status,
         200
     );
     assert_eq!(until_claimed(&client, &worker)["id"], waiting.as_str());
@@ -195,21 +157,21 @@ fn what_is_queued_survives_a_kill() {
 fn a_silent_worker_loses_its_task() {
     let daemon = Options::new().flag("--worker-heartbeat-timeout=1s").start();
     let client = daemon.client();
-    let silent = register(&client, 1);
-    let id = queue(&client, &json!({"problem_id": "p"}));
+    let silent = register(&client, 1, 1);
+    let id = submit(&client, &json!({"problem_id": "p"}));
     assert_eq!(until_claimed(&client, &silent)["attempt"], 1);
     eventually(SOON, "it is taken from its worker", || {
         task(&client, &id)["status"] == "pending"
     });
-    let next = register(&client, 2);
+    let next = register(&client, 2, 1);
     let second = until_claimed(&client, &next);
     assert_eq!((&second["id"], &second["attempt"]), (&json!(id), &json!(2)));
     assert_eq!(
-        report(&client, &silent, &id, "complete", &json!({"late": true})),
+        report(&client, &silent, &id, "complete", &json!({"late": true})).status,
         409
     );
     assert_eq!(
-        report(&client, &next, &id, "complete", &json!({"late": false})),
+        report(&client, &next, &id, "complete", &json!({"late": false})).status,
         200
     );
     let ended = task(&client, &id);
@@ -229,9 +191,9 @@ fn a_silent_worker_loses_its_task() {
 fn a_time_limit_fires_whatever_the_worker_does() {
     let daemon = Daemon::start();
     let client = daemon.client();
-    let worker = register(&client, 1);
+    let worker = register(&client, 1, 1);
     let limit = json!({"problem_id": "p", "parameters": {"timeout": 0.3}});
-    let id = queue(&client, &limit);
+    let id = submit(&client, &limit);
     until_claimed(&client, &worker);
     // Its worker is alive and says so; it only takes too long.
     let ended = eventually_some(SOON, "it is out of time", || {
@@ -244,8 +206,11 @@ fn a_time_limit_fires_whatever_the_worker_does() {
         (&ended["status"], &ended["cause"]),
         (&json!("timeout"), &json!("time-limit"))
     );
-    assert_eq!(report(&client, &worker, &id, "complete", &json!({})), 409);
-    queue(&client, &json!({"problem_id": "q"}));
+    assert_eq!(
+        report(&client, &worker, &id, "complete", &json!({})).status,
+        409
+    );
+    submit(&client, &json!({"problem_id": "q"}));
     assert_eq!(
         until_claimed(&client, &worker)["problem_id"],
         "q",
@@ -257,11 +222,14 @@ fn a_time_limit_fires_whatever_the_worker_does() {
 fn bad_input_is_refused_before_anything_is_stored() {
     let daemon = Daemon::start();
     let client = daemon.client();
-    let worker = register(&client, 1);
-    let id = queue(&client, &json!({"problem_id": "p"}));
+    let worker = register(&client, 1, 1);
+    let id = submit(&client, &json!({"problem_id": "p"}));
     until_claimed(&client, &worker);
     let large = json!({"result": "x".repeat(50 << 20)});
-    assert_eq!(report(&client, &worker, &id, "complete", &large), 413);
+    assert_eq!(
+        report(&client, &worker, &id, "complete", &large).status,
+        413
+    );
     assert_eq!(
         task(&client, &id)["status"],
         "running",
@@ -306,7 +274,7 @@ fn daemons_share_a_queue_on_postgres() {
     let mut one = start("--worker-heartbeat-timeout=2s");
     let other = start("--worker-heartbeat-timeout=2s");
     let (first, second) = (one.client(), other.client());
-    let worker = register(&second, 1);
+    let worker = register(&second, 1, 1);
     // A claim that waits at one daemon gets what the other is given. No wait is longer than most of
     // the lease, so it comes again.
     let path = format!("/api/v1/workers/{worker}/claim?wait=60s");
@@ -319,7 +287,7 @@ fn daemons_share_a_queue_on_postgres() {
             })
         })
     };
-    let id = queue(&first, &json!({"problem_id": "p"}));
+    let id = submit(&first, &json!({"problem_id": "p"}));
     assert_eq!(waiting.join().unwrap()["id"], id.as_str());
     assert_eq!(task(&first, &id)["worker_id"], worker.as_str());
     // One dies; the other takes its part over.
@@ -329,11 +297,11 @@ fn daemons_share_a_queue_on_postgres() {
         "the lost worker's task waits again",
         || task(&second, &id)["status"] == "pending",
     );
-    let next = register(&second, 2);
+    let next = register(&second, 2, 1);
     let again = until_claimed(&second, &next);
     assert_eq!(again["attempt"], 2);
     assert_eq!(
-        report(&second, &next, &id, "complete", &json!({"n": 1})),
+        report(&second, &next, &id, "complete", &json!({"n": 1})).status,
         200
     );
     one.start_again();

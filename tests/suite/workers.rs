@@ -8,19 +8,14 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use taskwright_tests::queued::{self, task};
 use taskwright_tests::{
     Client, Daemon, Home, Options, Request, SOON, binary, cli, eventually, eventually_some,
 };
 
 fn submit(client: &Client, problem: &str, parameters: &Value) -> String {
     let body = json!({"problem_id": problem, "parameters": parameters});
-    let task = client.post("/api/v1/tasks", &body).expect(201).json();
-    task["id"].as_str().unwrap().to_owned()
-}
-
-fn task(client: &Client, id: &str) -> Value {
-    let answer = client.get(&format!("/api/v1/tasks/{id}"));
-    answer.expect(200).json()
+    queued::submit(client, &body)
 }
 
 fn ended(client: &Client, id: &str) -> Value {

@@ -10,7 +10,7 @@ use super::{Contained, cause};
 
 /// Half of these moments, in milliseconds; all of them, several times, in a nightly run.
 fn moments(all: &[u64]) -> impl Iterator<Item = (usize, u64)> {
-    let is_nightly = std::env::var_os("TASKWRIGHT_NIGHTLY").is_some_and(|value| value == "1");
+    let is_nightly = taskwright_tests::random::nightly();
     let count = if is_nightly {
         4 * all.len()
     } else {
