@@ -125,7 +125,8 @@ pub struct Conversation {
     pub id: ConversationId,
     /// Of which task.
     pub task: TaskId,
-    /// Of which attempt at it, where its writer told.
+    /// Of which attempt at it: the one that its writer told, or that was under way when it was
+    /// begun; `None` before the first.
     pub attempt: Option<u32>,
     /// What the client groups conversations by.
     pub session: TaskId,

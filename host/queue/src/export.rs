@@ -161,11 +161,21 @@ impl ExportedTask {
     pub fn cause_of(&self, attempt: Option<u32>) -> Option<Cause> {
         match attempt {
             None => self.task.cause,
-            Some(number) => {
-                let over = self.attempts.iter().find(|over| over.number == number);
-                over.map(|over| over.cause)
-            }
+            Some(number) => self.over(number).map(|over| over.cause),
         }
+    }
+
+    /// Who made an attempt; of one that is not over, whoever has the task.
+    #[must_use]
+    pub fn worker_of(&self, attempt: Option<u32>) -> Option<&WorkerId> {
+        match attempt.and_then(|number| self.over(number)) {
+            Some(over) => Some(&over.worker),
+            None => self.task.worker.as_ref(),
+        }
+    }
+
+    fn over(&self, attempt: u32) -> Option<&Attempt> {
+        self.attempts.iter().find(|over| over.number == attempt)
     }
 
     /// The steps of an attempt, summed up.

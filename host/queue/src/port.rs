@@ -409,9 +409,6 @@ pub trait QueueStore: Send + Sync + 'static {
         after: Option<ConversationId>,
     ) -> Answer<'_, Vec<Conversation>>;
 
-    /// Messages with numbers from `from`, in order, at least one, and no more than a page holds.
-    fn messages_from(&self, conversation: ConversationId, from: u64) -> Answer<'_, Vec<Message>>;
-
     /// Lines with numbers above `after`, in order: at least one, and no more of them than weigh so
     /// many bytes.
     fn logs_after(&self, task: TaskId, after: u64, bytes: usize) -> Answer<'_, LogsPart>;

@@ -153,21 +153,15 @@ impl Queue {
         let until = Instant::now() + wait.min(longest);
         // Before the first look, so that nothing comes in between.
         let mut notices = (!wait.is_zero()).then(|| self.store.notices());
-        let mut heard = false;
+        let mut lease = self.config.heartbeat_timeout;
         loop {
-            // Whoever waits is not heard again by that: its machine may be gone meanwhile, and what
-            // it holds must not wait for as long.
-            let lease = match heard {
-                true => Duration::ZERO,
-                false => self.config.heartbeat_timeout,
-            };
             let claim = Claim {
                 worker: worker.clone(),
                 lease,
             };
             let next = match self.store.claim(claim).await? {
                 Claimed::Task(task) => {
-                    if heard {
+                    if lease.is_zero() {
                         // Its holder has all of the time that it is told; a failure takes nothing
                         // of what it has.
                         let _ = self.heartbeat(worker.clone(), false).await;
@@ -178,7 +172,9 @@ impl Queue {
                 Claimed::Full => None,
                 Claimed::Nothing { next } => next,
             };
-            heard = true;
+            // Whoever waits is not heard again by that: its machine may be gone meanwhile, and what
+            // it holds must not wait for as long.
+            lease = Duration::ZERO;
             let Some(notices) = notices.as_mut().filter(|_| Instant::now() < until) else {
                 return Ok(None);
             };

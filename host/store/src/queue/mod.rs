@@ -31,7 +31,7 @@ use taskwright_queue::export::{EndsOrdered, ExportPage, ExportQuery};
 use taskwright_queue::log::{LogQuery, LogsPart};
 use taskwright_queue::port::{
     Answer, Callback, Claim, Claimed, Created, Heard, Heartbeat, NewWorker, Notice, Notices,
-    Registered, Report, ReportedEnd, StoreError, Swept, TaskPage, TaskQuery,
+    Registered, Report, StoreError, Swept, TaskPage, TaskQuery,
 };
 use taskwright_queue::stats::{ConversationStats, Counts, TaskStats, WorkerCounts, WorkerStats};
 use taskwright_queue::step::{StepPage, StepQuery, StepsKept};
@@ -387,7 +387,7 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
     fn report(&self, report: Report) -> Answer<'_, QueuedTask> {
         Box::pin(async move {
             let (report, now) = (Arc::new(report), self.now());
-            if E::DISTANT && matches!(report.end, ReportedEnd::Completed { .. }) {
+            if E::DISTANT {
                 let report = report.clone();
                 if let Some(ended) = self.run(ends::Complete { report, now }).await? {
                     self.changed(&ended);
@@ -529,10 +529,6 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
         after: Option<ConversationId>,
     ) -> Answer<'_, Vec<Conversation>> {
         self.run(export::ConversationsAfter { task, after })
-    }
-
-    fn messages_from(&self, conversation: ConversationId, from: u64) -> Answer<'_, Vec<Message>> {
-        self.run(export::MessagesFrom { conversation, from })
     }
 
     fn logs_after(&self, task: TaskId, after: u64, bytes: usize) -> Answer<'_, LogsPart> {

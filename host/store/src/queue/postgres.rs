@@ -175,24 +175,6 @@ pub(super) async fn connect(
     })
 }
 
-/// Makes tables as a build wrote them that knew so many steps.
-#[cfg(test)]
-pub(super) async fn at_step(address: &str, steps: usize) -> Result<(), String> {
-    let config: tokio_postgres::Config = address.parse().map_err(|error| format!("{error}"))?;
-    let pool = Pool::builder(Manager::new(config, tokio_postgres::NoTls))
-        .max_size(1)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let mut client = pool.get().await.map_err(|error| pool_message(&error))?;
-    let transaction = client.transaction().await.map_err(|error| detail(&error))?;
-    let mut sql = PostgresSql {
-        client: &transaction,
-    };
-    let made = schema::migrate_to(&mut sql, steps).await;
-    made.map_err(|error| format!("{error:?}"))?;
-    transaction.commit().await.map_err(|error| detail(&error))
-}
-
 /// A number that no other daemon has.
 fn rand_id() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -261,19 +243,24 @@ struct PostgresSql<'c, C> {
     client: &'c C,
 }
 
+impl<C: Parts> PostgresSql<'_, C> {
+    async fn prepared(&self, sql: &str) -> Result<Statement, SqlError> {
+        let prepared = self.client.prepare_cached(&numbered(sql)).await;
+        prepared.map_err(told)
+    }
+}
+
+fn parameters<'v>(values: &'v [Value<'_>]) -> Vec<&'v (dyn ToSql + Sync)> {
+    let values = values.iter();
+    values.map(|value| value as &(dyn ToSql + Sync)).collect()
+}
+
 impl<C: Parts> Sql for PostgresSql<'_, C> {
     const POSTGRES: bool = true;
 
     async fn rows(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, SqlError> {
-        let statement = self
-            .client
-            .prepare_cached(&numbered(sql))
-            .await
-            .map_err(told)?;
-        let values: Vec<&(dyn ToSql + Sync)> = values
-            .iter()
-            .map(|value| value as &(dyn ToSql + Sync))
-            .collect();
+        let statement = self.prepared(sql).await?;
+        let values = parameters(values);
         let found = self.client.query(&statement, &values).await.map_err(told)?;
         found.iter().map(row).collect()
     }
@@ -284,28 +271,14 @@ impl<C: Parts> Sql for PostgresSql<'_, C> {
         values: &[Value<'_>],
         bytes: usize,
     ) -> Result<Within, SqlError> {
-        let statement = self
-            .client
-            .prepare_cached(&numbered(sql))
-            .await
-            .map_err(told)?;
-        let values: Vec<&(dyn ToSql + Sync)> = values
-            .iter()
-            .map(|value| value as &(dyn ToSql + Sync))
-            .collect();
+        let statement = self.prepared(sql).await?;
+        let values = parameters(values);
         self.client.part(&statement, &values, bytes).await
     }
 
     async fn run(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, SqlError> {
-        let statement = self
-            .client
-            .prepare_cached(&numbered(sql))
-            .await
-            .map_err(told)?;
-        let values: Vec<&(dyn ToSql + Sync)> = values
-            .iter()
-            .map(|value| value as &(dyn ToSql + Sync))
-            .collect();
+        let statement = self.prepared(sql).await?;
+        let values = parameters(values);
         self.client.execute(&statement, &values).await.map_err(told)
     }
 }

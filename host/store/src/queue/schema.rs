@@ -128,11 +128,6 @@ impl From<SqlError> for SchemaError {
 /// Makes the tables what this build needs, within the transaction of the caller. Answers which
 /// version was found; 0 is none.
 pub(crate) async fn migrate<S: Sql>(sql: &mut S) -> Result<i64, SchemaError> {
-    migrate_to(sql, STEPS.len()).await
-}
-
-/// Makes the tables those of an earlier build, for tests of the way from there.
-pub(crate) async fn migrate_to<S: Sql>(sql: &mut S, steps: usize) -> Result<i64, SchemaError> {
     if S::POSTGRES {
         // Daemons that start together wait for each other; the lock ends with the transaction.
         sql.rows("SELECT pg_advisory_xact_lock(5790467)", &[])
@@ -152,7 +147,7 @@ pub(crate) async fn migrate_to<S: Sql>(sql: &mut S, steps: usize) -> Result<i64,
         return Err(SchemaError::Newer(found));
     }
     let done = usize::try_from(found).unwrap_or(0);
-    for step in STEPS.iter().take(steps).skip(done) {
+    for step in STEPS.iter().skip(done) {
         for statement in *step {
             sql.run(&in_words_of::<S>(statement), &[]).await?;
         }
@@ -168,7 +163,7 @@ pub(crate) async fn migrate_to<S: Sql>(sql: &mut S, steps: usize) -> Result<i64,
     }
     sql.run(
         "UPDATE queue_schema SET version = ?1",
-        &[Value::Int(i64::try_from(steps).unwrap_or(VERSION))],
+        &[Value::Int(VERSION)],
     )
     .await?;
     Ok(found)

@@ -174,23 +174,6 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenQueueErro
     }
 }
 
-/// Makes a file as a build wrote it that knew so many steps.
-#[cfg(test)]
-pub(super) fn at_step(path: &Path, steps: usize) -> Result<(), String> {
-    let text = |error: rusqlite::Error| error.to_string();
-    crate::open::create_private(path).map_err(|error| error.to_string())?;
-    let mut connection = crate::schema::connect(path).map_err(text)?;
-    connection
-        .pragma_update(None, "application_id", APPLICATION_ID)
-        .map_err(text)?;
-    let mut sql = SqliteSql {
-        connection: &mut connection,
-    };
-    let made = schema::migrate_to(&mut sql, steps).now_or_never();
-    made.map(|made| made.map(drop).map_err(|error| format!("{error:?}")))
-        .unwrap_or_else(|| Err("not at once".to_owned()))
-}
-
 /// SQLite never keeps anybody waiting: its futures are ready when they are made.
 fn at_once<T>(operation: impl Future<Output = Result<T, OpError>>) -> Result<T, OpError> {
     operation.now_or_never().unwrap_or_else(|| {

@@ -22,7 +22,6 @@ use taskwright_queue::validity::Cut;
 use taskwright_queue::{Conversation, Mark, Message};
 
 use super::form::{Form, FormError, Row};
-use super::lines::worker_of;
 use super::query::Cursor;
 use crate::problem::Problem;
 
@@ -407,7 +406,8 @@ impl Form for Columns {
                 text(&said.task.to_string()),
                 text(&said.session.to_string()),
                 text(task.task.problem_id.as_str()),
-                worker_of(task, said.attempt).and_then(text),
+                task.worker_of(said.attempt)
+                    .and_then(|worker| text(worker.as_str())),
                 said.model_name.as_deref().and_then(text),
                 text(task.task.status.word()),
                 cause.and_then(|cause| text(cause.word())),

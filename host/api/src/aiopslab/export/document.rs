@@ -10,6 +10,7 @@ use taskwright_queue::{Conversation, LogEntry, Message};
 
 use super::super::view::{Beside, LogView, MessageView, SummaryView, TaskView};
 use super::form::{Form, FormError, Row};
+use super::lines::{judged, used};
 use super::query::Cursor;
 use super::text::Object;
 
@@ -100,8 +101,7 @@ impl Form for Document {
         self.tasks = self.tasks.saturating_add(1);
         let mut object = Object::open(&mut self.out);
         object.plain("cursor", format_args!("\"{}\"", row.cursor));
-        object.text("validity", row.validity.mark.word());
-        object.opt_text("validity_reason", row.validity.reason);
+        judged(&mut object, row.validity);
         let beside = Beside {
             attempts: Some(&task.attempts),
             ..Beside::default()
@@ -127,21 +127,11 @@ impl Form for Document {
         object.plain("total_messages", said.messages);
         let cause = task.cause_of(said.attempt);
         object.opt_text("cause", cause.map(|cause| cause.word()));
-        object.text("validity", row.validity.mark.word());
-        object.opt_text("validity_reason", row.validity.reason);
+        judged(&mut object, row.validity);
         write(object.name("summary"), &SummaryView::of(said));
         object.raw("llm_config", &said.config);
         object.raw("metadata", &said.metadata);
-        match &said.usage {
-            None => object.null("total_cost"),
-            Some(usage) => {
-                let mut inner = Object::open(object.name("total_cost"));
-                inner.plain("input_tokens", usage.input_tokens);
-                inner.plain("output_tokens", usage.output_tokens);
-                inner.opt_real("total_cost", usage.cost);
-                inner.close();
-            }
-        }
+        used(&mut object, "total_cost", said.usage.as_ref());
         object.name("messages").push(b'[');
         self.told = 0;
     }

@@ -1,7 +1,7 @@
 //! `chat` and `tasks`: each row is a JSON object on a line of its own.
 
 use taskwright_queue::export::ExportedTask;
-use taskwright_queue::{Attempt, Conversation, Message, QueuedTask, Step, Validity};
+use taskwright_queue::{Attempt, Conversation, Message, QueuedTask, Step, Usage, Validity};
 
 use super::form::{Form, FormError, Row};
 use super::query::Cursor;
@@ -17,9 +17,23 @@ fn last_line(out: &mut Vec<u8>, rows: u64, cursor: Cursor) {
     out.push(b'\n');
 }
 
-fn judged(object: &mut Object<'_>, validity: Validity) {
+/// What something may be taken for.
+pub(super) fn judged(object: &mut Object<'_>, validity: Validity) {
     object.text("validity", validity.mark.word());
     object.opt_text("validity_reason", validity.reason);
+}
+
+/// What a model took, under this name.
+pub(super) fn used(object: &mut Object<'_>, name: &str, usage: Option<&Usage>) {
+    let Some(usage) = usage else {
+        object.null(name);
+        return;
+    };
+    let mut inner = Object::open(object.name(name));
+    inner.plain("input_tokens", usage.input_tokens);
+    inner.plain("output_tokens", usage.output_tokens);
+    inner.opt_real("total_cost", usage.cost);
+    inner.close();
 }
 
 /// A line for each conversation, its messages last.
@@ -41,7 +55,8 @@ impl Form for Chat {
         object.plain("task_id", format_args!("\"{}\"", said.task));
         object.plain("session_id", format_args!("\"{}\"", said.session));
         object.text("problem_id", task.task.problem_id.as_str());
-        object.opt_text("worker_id", worker_of(task, said.attempt));
+        let worker = task.worker_of(said.attempt);
+        object.opt_text("worker_id", worker.map(|worker| worker.as_str()));
         object.opt_plain("attempt", said.attempt);
         object.opt_text("model", said.model_name.as_deref());
         object.time("started_at", said.started_at);
@@ -53,16 +68,7 @@ impl Form for Chat {
         judged(&mut object, row.validity);
         let steps = task.sum_of(said.attempt.unwrap_or(task.task.attempt));
         object.opt_real("reward", steps.and_then(|sum| sum.reward));
-        match &said.usage {
-            None => object.null("usage"),
-            Some(usage) => {
-                let mut inner = Object::open(object.name("usage"));
-                inner.plain("input_tokens", usage.input_tokens);
-                inner.plain("output_tokens", usage.output_tokens);
-                inner.opt_real("total_cost", usage.cost);
-                inner.close();
-            }
-        }
+        used(&mut object, "usage", said.usage.as_ref());
         object.raw("llm_config", &said.config);
         object.raw("metadata", &said.metadata);
         object.name("messages").push(b'[');
@@ -91,18 +97,6 @@ impl Form for Chat {
 
     fn written(&mut self) -> Result<&mut Vec<u8>, FormError> {
         Ok(&mut self.out)
-    }
-}
-
-/// Who made an attempt.
-pub(super) fn worker_of(task: &ExportedTask, attempt: Option<u32>) -> Option<&str> {
-    let over = attempt.and_then(|number| {
-        let mut attempts = task.attempts.iter();
-        attempts.find(|over| over.number == number)
-    });
-    match over {
-        Some(over) => Some(over.worker.as_str()),
-        None => task.task.worker.as_ref().map(|worker| worker.as_str()),
     }
 }
 

@@ -18,8 +18,9 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// Tasks of the first page; each page that was small is followed by a larger one.
 const FIRST_PAGE: u32 = 64;
 const LARGEST_PAGE: u32 = 4096;
-/// Steps of one read.
+/// Steps, and messages, of one read.
 const MOST_STEPS: u32 = 10_000;
+const MOST_MESSAGES: u32 = 10_000;
 
 /// Why an export ends before its end. Whoever reads it sees the connection cut.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -291,7 +292,8 @@ impl Walk {
                 let mut from = 0;
                 while from < conversation.messages {
                     let store = self.state.queue.store();
-                    let mut part = store.messages_from(conversation.id, from).await?;
+                    let part = store.messages(conversation.id, None, from, MOST_MESSAGES);
+                    let mut part = part.await?;
                     part.retain(|message| message.sequence < conversation.messages);
                     let Some(last) = part.last() else { break };
                     from = last.sequence.saturating_add(1);

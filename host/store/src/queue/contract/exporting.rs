@@ -13,9 +13,8 @@ use taskwright_queue::{
     Role, TaskStatus, WorkerId, Writer,
 };
 
+use super::moving::{RELEASED, client};
 use super::{Stage, database, on_both};
-use crate::queue::postgres::at_step as postgres_at_step;
-use crate::queue::sqlite::at_step as sqlite_at_step;
 use crate::queue::{QueueLimits, open_postgres, open_sqlite};
 
 on_both! {
@@ -543,7 +542,7 @@ async fn a_task_too_large_for_a_page_comes_alone(stage: Stage) {
     );
     let (mut from, mut parts) = (0, 0);
     loop {
-        let part = stage.store.messages_from(id, from).await.unwrap();
+        let part = stage.store.messages(id, None, from, 10_000).await.unwrap();
         let Some(last) = part.last() else { break };
         assert!(part.len() <= 3);
         from = last.sequence + 1;
@@ -613,7 +612,8 @@ async fn what_is_not_asked_for_is_passed_over(stage: Stage) {
 }
 
 /// What the first version of the tables held.
-const EARLIER: &str = "INSERT INTO queue_tasks (id, problem_id, parameters, priority, backend, \
+const EARLIER: &str = "INSERT INTO queue_schema (version) VALUES (1); \
+     INSERT INTO queue_tasks (id, problem_id, parameters, priority, backend, \
      limit_ms, failures_allowed, losses_allowed, status, attempt, losses, created_at, updated_at, \
      completed_at, cause, not_before, revision) VALUES ('01920000-0000-7000-8000-000000000001', \
      'p', '{}', 5, '', 1000, 1, 3, 'cancelled', 0, 0, 1, 1, 1, 'cancelled', 0, 1); \
@@ -637,19 +637,17 @@ async fn what_an_earlier_program_wrote_is_taken_over() {
     };
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("queue.db");
-    sqlite_at_step(&path, 1).unwrap();
+    let [first, ..] = &RELEASED;
     let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute_batch(first.sqlite).unwrap();
     file.execute_batch(EARLIER).unwrap();
     drop(file);
     look(open_sqlite(path, QueueLimits::default()).await.unwrap()).await;
 
     let Some(address) = database() else { return };
-    postgres_at_step(&address, 1).await.unwrap();
-    let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    client.batch_execute(EARLIER).await.unwrap();
+    let raw = client(&address).await;
+    raw.batch_execute(first.postgres).await.unwrap();
+    raw.batch_execute(EARLIER).await.unwrap();
     look(
         open_postgres(&address, QueueLimits::default())
             .await

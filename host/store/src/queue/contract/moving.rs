@@ -14,13 +14,13 @@ use super::super::{OpenQueueError, QueueClock, QueueLimits, open_postgres_at, op
 use super::{Stage, TestClock, database};
 
 /// A released step: its tables in each database, and what was in them.
-struct Step {
-    sqlite: &'static str,
-    postgres: &'static str,
+pub(super) struct Step {
+    pub(super) sqlite: &'static str,
+    pub(super) postgres: &'static str,
     data: &'static str,
 }
 
-const RELEASED: [Step; 1] = [Step {
+pub(super) const RELEASED: [Step; 1] = [Step {
     sqlite: include_str!("steps/1.sqlite.sql"),
     postgres: include_str!("steps/1.postgres.sql"),
     data: include_str!("steps/1.data.sql"),
@@ -43,7 +43,7 @@ fn stage(
     }
 }
 
-async fn client(address: &str) -> tokio_postgres::Client {
+pub(super) async fn client(address: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(address, tokio_postgres::NoTls)
         .await
         .unwrap();

@@ -11,7 +11,7 @@ use taskwright_queue::port::{Claim, Claimed, StoreError};
 use taskwright_queue::worker::Problems;
 use taskwright_queue::{QueuedTask, Worker};
 
-use super::{locked, workers};
+use super::{lists, locked, workers};
 use crate::queue::rows::{self, task_columns};
 use crate::queue::sql::{MOST_RACES, Mode, OpError, Operation, Sql, SqlError, SqlFault, Value};
 
@@ -143,12 +143,12 @@ impl Operation for Take {
             }
             // Nothing: why?
             let found = workers::known(sql, &claim.worker).await?;
-            if found.alive_until < lasting && claim.lease.is_zero() {
-                let claimed = Claimed::Nothing { next: None };
-                let claimer = Claimer::of(found)?;
-                return Ok(Took { claimed, claimer });
-            }
             if found.alive_until < lasting {
+                if claim.lease.is_zero() {
+                    let claimed = Claimed::Nothing { next: None };
+                    let claimer = Claimer::of(found)?;
+                    return Ok(Took { claimed, claimer });
+                }
                 let renewed = workers::renew(sql, &claim.worker, false, claim.lease, *now).await?;
                 let renewed = renewed.ok_or_else(|| StoreError::NoSuchWorker(claim.worker.clone()));
                 claimer = Claimer::of(renewed?)?;
@@ -296,7 +296,7 @@ async fn next_of_some<S: Sql>(
     let chosen = match choose(heads, problems, LOOKED_AT) {
         Chosen::These(chosen) => chosen,
         Chosen::None => return Ok(Next::Nothing),
-        Chosen::Unknown => first_of_each(sql, claimer, now).await?,
+        Chosen::Unknown => Vec::from_iter(best_of_each(sql, claimer, now).await?),
     };
     if chosen.is_empty() {
         return Ok(Next::Nothing);
@@ -314,7 +314,7 @@ async fn next_of_some<S: Sql>(
             "SELECT t.id FROM queue_tasks t WHERE (SELECT me.place FROM me) IS NOT NULL AND t.id IN ({}) \
              AND t.status = 'pending' AND t.not_before <= ?3 \
              ORDER BY t.priority DESC, t.created_at, t.id LIMIT 1",
-            listed::<S>(5)
+            lists::members::<S>(5)
         ),
         lock,
     );
@@ -331,21 +331,12 @@ async fn next_of_some<S: Sql>(
     })
 }
 
-/// The texts in a JSON array, which is the parameter of this number.
-fn listed<S: Sql>(parameter: u32) -> String {
-    if S::POSTGRES {
-        format!("SELECT json_array_elements_text(CAST(CAST(?{parameter} AS TEXT) AS json))")
-    } else {
-        format!("SELECT value FROM json_each(?{parameter})")
-    }
-}
-
-/// The first of each problem that the worker takes, the best of them first.
-async fn first_of_each<S: Sql>(
+/// The best of the first of each problem that the worker takes.
+async fn best_of_each<S: Sql>(
     sql: &mut S,
     claimer: &Claimer,
     now: Timestamp,
-) -> Result<Vec<String>, OpError> {
+) -> Result<Option<String>, OpError> {
     let all = "SELECT problem_id FROM queue_problems ORDER BY problem_id LIMIT ?1";
     let mut taken = Vec::new();
     for mut row in sql.rows(all, &[MOST_PROBLEMS.into()]).await? {
@@ -355,7 +346,7 @@ async fn first_of_each<S: Sql>(
         }
     }
     if taken.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let taken = serde_json::to_string(&taken).unwrap_or_default();
     let heads = format!(
@@ -364,18 +355,15 @@ async fn first_of_each<S: Sql>(
          ORDER BY q.priority DESC, q.created_at, q.id LIMIT 1) AS id FROM queue_problems p \
          WHERE p.problem_id IN ({})) head JOIN queue_tasks t ON t.id = head.id \
          ORDER BY t.priority DESC, t.created_at, t.id LIMIT 1",
-        listed::<S>(1)
+        lists::members::<S>(1)
     );
     let values = [
         (&taken).into(),
         now.as_millis().into(),
         (&claimer.worker.backend_type).into(),
     ];
-    let mut first = Vec::new();
-    for mut row in sql.rows(&heads, &values).await? {
-        first.push(row.text(0)?);
-    }
-    Ok(first)
+    let best = sql.row(&heads, &values).await?;
+    Ok(best.map(|mut row| row.text(0)).transpose()?)
 }
 
 /// When the next task may be had that waits for a pause to be over.

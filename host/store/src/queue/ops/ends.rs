@@ -250,7 +250,7 @@ pub const COMPLETE_POSTGRES: &str = concat!(
     " FROM ended AS queue_tasks"
 );
 
-/// Takes a result in one statement, on PostgreSQL. `None`: it is not as simple as that.
+/// Takes a result in one statement; only PostgreSQL knows it. `None`: it is not as simple as that.
 pub(crate) struct Complete {
     pub(crate) report: Arc<Report>,
     pub(crate) now: Timestamp,
@@ -263,7 +263,7 @@ impl Operation for Complete {
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<Option<QueuedTask>, OpError> {
         let report = &self.report;
-        let (ReportedEnd::Completed { result }, true) = (&report.end, S::POSTGRES) else {
+        let ReportedEnd::Completed { result } = &report.end else {
             return Ok(None);
         };
         let task = report.task.to_string();

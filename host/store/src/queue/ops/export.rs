@@ -16,8 +16,8 @@ use taskwright_queue::{
     Attempt, Conversation, ConversationId, LogEntry, Message, QueuedTask, Step,
 };
 
-use super::PAGE_BYTES;
 use super::ends::signed;
+use super::{PAGE_BYTES, lists};
 use crate::queue::rows::{
     self, attempt_columns, conversation_columns, log_columns, message_columns, step_columns,
     task_columns,
@@ -240,7 +240,7 @@ impl Page {
         tasks: &[Numbered],
         alone: bool,
     ) -> Result<Option<Parts>, OpError> {
-        let ids = list::<S>(tasks.iter().map(|(_, task)| task.id));
+        let ids = lists::ids::<S>(tasks.iter().map(|(_, task)| task.id));
         let wanted = self.0.parts;
         let mut parts = Parts {
             attempts: HashMap::new(),
@@ -253,7 +253,7 @@ impl Page {
             bytes: 0,
         };
         let room = if alone { usize::MAX } else { PAGE_BYTES };
-        let statement = one_of::<S>(concat!(
+        let statement = lists::one_of::<S>(concat!(
             "SELECT ",
             attempt_columns!(),
             ", task_id FROM queue_attempts WHERE task_id"
@@ -294,7 +294,7 @@ impl Page {
         wanted: taskwright_queue::export::ExportParts,
     ) -> Result<bool, OpError> {
         if wanted.conversations {
-            let statement = one_of::<S>(concat!(
+            let statement = lists::one_of::<S>(concat!(
                 "SELECT ",
                 conversation_columns!(),
                 " FROM queue_conversations WHERE task_id"
@@ -314,8 +314,8 @@ impl Page {
             }
             let all = parts.conversations.values().flatten();
             if !parts.conversations.is_empty() {
-                let said = list::<S>(all.map(|conversation| conversation.id));
-                let statement = one_of::<S>(concat!(
+                let said = lists::ids::<S>(all.map(|conversation| conversation.id));
+                let statement = lists::one_of::<S>(concat!(
                     "SELECT ",
                     message_columns!(),
                     ", conversation_id FROM queue_messages WHERE conversation_id"
@@ -334,7 +334,7 @@ impl Page {
             }
         }
         if wanted.steps && !parts.sums.is_empty() {
-            let statement = one_of::<S>(concat!(
+            let statement = lists::one_of::<S>(concat!(
                 "SELECT ",
                 step_columns!(),
                 ", task_id FROM queue_steps WHERE task_id"
@@ -354,7 +354,7 @@ impl Page {
             }
         }
         if wanted.logs {
-            let statement = one_of::<S>(concat!(
+            let statement = lists::one_of::<S>(concat!(
                 "SELECT ",
                 log_columns!(),
                 ", task_id FROM queue_logs WHERE task_id"
@@ -432,7 +432,7 @@ impl Parts {
 }
 
 async fn sums<S: Sql>(sql: &mut S, ids: &str) -> Result<HashMap<TaskId, Vec<StepSum>>, OpError> {
-    let statement = one_of::<S>(
+    let statement = lists::one_of::<S>(
         "SELECT task_id, attempt, count(*), sum(reward), max(terminated), max(truncated) \
          FROM queue_steps WHERE task_id",
     ) + " GROUP BY task_id, attempt";
@@ -475,35 +475,6 @@ async fn gather<S: Sql, K: Eq + Hash, T>(
     Ok(Some(gathered))
 }
 
-/// A list of ids as one parameter.
-fn list<S: Sql>(ids: impl Iterator<Item = TaskId>) -> String {
-    let (open, mark, close) = if S::POSTGRES {
-        ('{', "", '}')
-    } else {
-        ('[', "\"", ']')
-    };
-    let mut text = String::from(open);
-    for (place, id) in ids.enumerate() {
-        if place > 0 {
-            text.push(',');
-        }
-        text.push_str(mark);
-        text.push_str(&id.to_string());
-        text.push_str(mark);
-    }
-    text.push(close);
-    text
-}
-
-/// A statement whose last column is to be one of the list ?1.
-fn one_of<S: Sql>(statement: &str) -> String {
-    if S::POSTGRES {
-        format!("{statement} = ANY (CAST(CAST(?1 AS TEXT) AS TEXT[]))")
-    } else {
-        format!("{statement} IN (SELECT value FROM json_each(?1))")
-    }
-}
-
 pub(crate) struct ConversationsAfter {
     pub(crate) task: TaskId,
     pub(crate) after: Option<ConversationId>,
@@ -525,35 +496,6 @@ impl Operation for ConversationsAfter {
         let values = [(&task).into(), (&after).into(), ROWS_A_PIECE.into()];
         let found = sql.rows_within(statement, &values, PAGE_BYTES).await?;
         let read = found.rows.into_iter().map(rows::conversation);
-        Ok(read.collect::<Result<_, _>>()?)
-    }
-}
-
-pub(crate) struct MessagesFrom {
-    pub(crate) conversation: ConversationId,
-    pub(crate) from: u64,
-}
-
-impl Operation for MessagesFrom {
-    type Output = Vec<Message>;
-    const MODE: Mode = Mode::ReadParts;
-    const NAME: &'static str = "messages_from";
-
-    async fn run<S: Sql>(&self, sql: &mut S) -> Result<Self::Output, OpError> {
-        let statement = concat!(
-            "SELECT ",
-            message_columns!(),
-            " FROM queue_messages WHERE conversation_id = ?1 AND sequence >= ?2 \
-             ORDER BY sequence LIMIT ?3"
-        );
-        let conversation = self.conversation.to_string();
-        let values = [
-            (&conversation).into(),
-            signed(self.from).into(),
-            ROWS_A_PIECE.into(),
-        ];
-        let found = sql.rows_within(statement, &values, PAGE_BYTES).await?;
-        let read = found.rows.into_iter().map(rows::message);
         Ok(read.collect::<Result<_, _>>()?)
     }
 }

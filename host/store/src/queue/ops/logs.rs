@@ -5,7 +5,7 @@ use taskwright_queue::log::LogQuery;
 use taskwright_queue::port::StoreError;
 use taskwright_queue::{LogEntry, LogLevel, NewLogEntry, Writer};
 
-use super::{PAGE_BYTES, tasks, writers};
+use super::{PAGE_BYTES, lists, tasks, writers};
 use crate::queue::rows::{self, log_columns};
 use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
 
@@ -77,21 +77,14 @@ impl Operation for Append {
             let full = format!("task {} has {most} lines, as many as may be", self.task);
             return Err(StoreError::Full(full).into());
         }
+        let place = Place { task: &id, attempt };
         let mut sequence = last.saturating_sub(many);
         if S::POSTGRES && many > 1 {
-            insert_lists(
-                sql,
-                Place { task: &id, attempt },
-                &self.lines,
-                sequence,
-                self.now,
-            )
-            .await?;
-            return Ok(u64::try_from(last).unwrap_or(0));
-        }
-        for lines in self.lines.chunks(LINES_A_STATEMENT) {
-            let place = Place { task: &id, attempt };
-            insert(sql, place, lines, &mut sequence, self.now).await?;
+            insert_lists(sql, place, &self.lines, sequence, self.now).await?;
+        } else {
+            for lines in self.lines.chunks(LINES_A_STATEMENT) {
+                insert(sql, place, lines, &mut sequence, self.now).await?;
+            }
         }
         Ok(u64::try_from(last).unwrap_or(0))
     }
@@ -125,8 +118,8 @@ async fn insert_lists<S: Sql>(
     };
     let times = numbers(&|line| line.at.unwrap_or(now).as_millis());
     let levels = numbers(&|line| rows::level_number(line.level));
-    let messages = texts(lines.iter().map(|line| line.message.as_str()));
-    let contexts = texts(lines.iter().map(|line| line.context.as_str()));
+    let messages = lists::array(lines.iter().map(|line| line.message.as_str()));
+    let contexts = lists::array(lines.iter().map(|line| line.context.as_str()));
     let values = [
         place.task.into(),
         sequence.into(),
@@ -138,23 +131,6 @@ async fn insert_lists<S: Sql>(
     ];
     sql.run(statement, &values).await?;
     Ok(())
-}
-
-/// Texts as PostgreSQL writes a list of them: each in quotes, with a backslash before those within.
-fn texts<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    let mut list = String::from("{");
-    for (place, text) in texts.enumerate() {
-        list.push_str(if place == 0 { "\"" } else { ",\"" });
-        for character in text.chars() {
-            if matches!(character, '"' | '\\') {
-                list.push('\\');
-            }
-            list.push(character);
-        }
-        list.push('"');
-    }
-    list.push('}');
-    list
 }
 
 /// Inserts lines whose numbers follow `sequence`.
@@ -262,19 +238,5 @@ impl Operation for Read {
             .collect::<Result<_, _>>()?;
         entries.sort_by_key(|entry| entry.sequence);
         Ok(entries)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! Lists in the words of PostgreSQL.
-    use super::*;
-
-    #[test]
-    fn texts_are_quoted() {
-        assert_eq!(texts(std::iter::empty()), "{}");
-        let some = ["a,b", "", "NULL", "say \"\\n\"", "{}"];
-        let list = "{\"a,b\",\"\",\"NULL\",\"say \\\"\\\\n\\\"\",\"{}\"}";
-        assert_eq!(texts(some.into_iter()), list);
     }
 }

@@ -10,6 +10,7 @@
 //! | `writers` | who may write something down of a task |
 //! | `logs`, `conversations`, `steps` | what is kept of a run |
 //! | `export` | all of it, in the order of ends |
+//! | `lists` | lists as one parameter |
 //! | `totals` | sums that are kept, and read |
 //! | `callbacks` | ends that somebody wants to be told |
 
@@ -18,6 +19,7 @@ pub(super) mod claims;
 pub(super) mod conversations;
 pub(super) mod ends;
 pub(super) mod export;
+mod lists;
 pub(super) mod logs;
 pub(super) mod steps;
 pub(super) mod sweep;
