@@ -171,6 +171,14 @@ impl Client {
         self.send(Request::new("GET", path))
     }
 
+    /// The value in the line of the metrics that begins like that.
+    #[must_use]
+    pub fn metric(&self, line: &str) -> Option<f64> {
+        let metrics = self.get("/metrics").text();
+        let found = metrics.lines().find_map(|one| one.strip_prefix(line))?;
+        found.trim().parse().ok()
+    }
+
     /// `POST` of a JSON value.
     #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Response {

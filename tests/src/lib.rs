@@ -60,7 +60,7 @@ pub mod terminal;
 use std::time::{Duration, Instant};
 
 pub use cli::Finished;
-pub use client::{Client, Request, Response};
+pub use client::{Client, Connection, Request, Response};
 pub use containerd::Containerd;
 pub use daemon::{Daemon, Options};
 pub use home::Home;

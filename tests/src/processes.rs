@@ -118,6 +118,31 @@ fn holds(pid: u32, directory: &Path) -> bool {
     descriptors.is_ok_and(|all| all.flatten().any(|one| below(&one.path())))
 }
 
+/// The resident memory of a process now, in bytes.
+///
+/// # Panics
+/// It is not there.
+#[must_use]
+pub fn resident(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+/// The most memory that was ever resident of it, in bytes.
+///
+/// # Panics
+/// It is not there.
+#[must_use]
+pub fn peak(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or_else(|| panic!("/proc/{pid}/status has no {name}")) * 1024
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]

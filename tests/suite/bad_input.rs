@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use taskwright_tests::task::{exit_code, flat, names, shell};
-use taskwright_tests::{Client, Daemon, Request, Response, SOON};
+use taskwright_tests::{Client, Daemon, Request, Response, SOON, processes};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -302,27 +302,16 @@ fn a_body_of_100_mib_is_refused_and_not_kept_in_memory() {
     let daemon = Daemon::start();
     let client = daemon.client();
     client.run(&flat("before", &["true"]));
-    let before = resident(daemon.pid());
+    let before = processes::resident(daemon.pid());
     let mut body = b"{\"name\":\"big\",\"process\":{\"command\":[\"".to_vec();
     body.resize(100 * 1024 * 1024, b'x');
     for path in ["/tasks", "/setTasks"] {
         let refused = post_text(&client, path, body.clone()).expect(413).json();
         assert_eq!(refused["code"], "Payload Too Large");
     }
-    let grown = resident(daemon.pid()).saturating_sub(before);
+    let grown = processes::resident(daemon.pid()).saturating_sub(before);
     assert!(grown < 40 * MIB, "it grew by {} MiB", grown / MIB);
     assert_eq!(names(&client.get("/getTasks").json()), ["before"]);
-}
-
-/// The resident memory of a process, in bytes.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib * 1024
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod site;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -166,6 +166,13 @@ fn a_server_that_starts_again_loses_nothing() {
         for away in [Duration::ZERO, Duration::from_secs(1), TOO_LONG] {
             thread::sleep(WORK);
             site.server.stop();
+            for path in ["/ready", "/readyz", "/api/v1/tasks", "/api/v1/export"] {
+                let told = site.daemons[0].client().get(path);
+                assert_eq!(told.status, 503, "{path}: {}", told.text());
+            }
+            let begun = Instant::now();
+            site.daemons[0].client().get("/metrics").expect(200);
+            assert!(begun.elapsed() < Duration::from_secs(10));
             thread::sleep(away);
             site.server.start_again();
             site.until_server_answers();

@@ -42,12 +42,6 @@ fn told(event: &ServerEvent) -> String {
     format!("{}:{}", event.event, data[field].as_str().unwrap())
 }
 
-fn metric(client: &Client, line: &str) -> Option<f64> {
-    let metrics = client.get("/metrics").text();
-    let found = metrics.lines().find_map(|one| one.strip_prefix(line))?;
-    found.trim().parse().ok()
-}
-
 #[test]
 fn a_stream_tells_states_and_lines_and_goes_on_where_it_was() {
     let daemon = Daemon::start();
@@ -119,7 +113,7 @@ fn next(socket: &mut WebSocket<TcpStream>) -> Result<Value, u16> {
 
 #[test]
 fn a_websocket_tells_the_same_and_says_why_it_is_closed() {
-    let daemon = Options::new().flag("--queue-stream-patience=600ms").start();
+    let daemon = Options::new().flag("--reader-patience=600ms").start();
     let client = daemon.client();
     let worker = register(&client, 1, 1);
     let id = submit(&client, &json!({"problem_id": "p"}));
@@ -146,7 +140,9 @@ fn a_websocket_tells_the_same_and_says_why_it_is_closed() {
     // Whoever answers none is told so, if it listens at last.
     let mut deaf = socket(&daemon, &format!("/ws/tasks/{id}"));
     eventually(SOON, "the deaf one is cut", || {
-        metric(&client, "taskwright_queue_streams_cut_total") == Some(1.0)
+        // The other one goes on answering meanwhile.
+        assert!(matches!(live.read().unwrap(), Message::Ping(_)));
+        client.metric("taskwright_http_readers_cut_total") == Some(1.0)
     });
     let code = loop {
         if let Err(code) = next(&mut deaf) {
@@ -184,6 +180,38 @@ fn a_websocket_tells_the_same_and_says_why_it_is_closed() {
 }
 
 #[test]
+fn a_websocket_answers_a_goodbye_and_names_what_is_no_frame() {
+    let daemon = Daemon::start();
+    let id = submit(&daemon.client(), &json!({"problem_id": "p"}));
+    let path = format!("/ws/tasks/{id}");
+    let mut live = socket(&daemon, &path);
+    live.close(None).unwrap();
+    let end = loop {
+        if let Err(error) = live.read() {
+            break error;
+        }
+    };
+    assert!(
+        matches!(end, tungstenite::Error::ConnectionClosed),
+        "it was answered: {end}"
+    );
+    // A reserved bit; a text of one byte, masked with zeros, that is not UTF-8.
+    for (frame, code) in [
+        (&[0xf1, 0x80, 0, 0, 0, 0][..], CloseCode::Protocol),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff], CloseCode::Invalid),
+    ] {
+        let mut live = socket(&daemon, &path);
+        live.get_mut().write_all(frame).unwrap();
+        let told = loop {
+            if let Err(code) = next(&mut live) {
+                break code;
+            }
+        };
+        assert_eq!(told, u16::from(code));
+    }
+}
+
+#[test]
 fn a_daemon_that_stops_says_goodbye_to_its_sockets() {
     let mut daemon = Daemon::start();
     let client = daemon.client();
@@ -204,7 +232,7 @@ fn a_daemon_that_stops_says_goodbye_to_its_sockets() {
 #[test]
 fn a_slow_reader_is_cut_and_goes_on_where_it_was() {
     const LINES: u64 = 200;
-    let daemon = Options::new().flag("--queue-stream-patience=2s").start();
+    let daemon = Options::new().flag("--reader-patience=2s").start();
     let client = daemon.client();
     let id = submit(&client, &json!({"problem_id": "p"}));
     let line = "x".repeat(200 * 1024);
@@ -220,11 +248,11 @@ fn a_slow_reader_is_cut_and_goes_on_where_it_was() {
     )
     .unwrap();
     eventually(SOON, "both are open", || {
-        metric(&client, "taskwright_queue_streams ") == Some(2.0)
+        client.metric("taskwright_queue_streams ") == Some(2.0)
     });
     // Neither of them is read. The socket's reader wakes up in time to hear why.
     eventually(SOON, "both are cut", || {
-        metric(&client, "taskwright_queue_streams_cut_total") == Some(2.0)
+        client.metric("taskwright_http_readers_cut_total") == Some(2.0)
     });
     let mut last = None;
     let code = loop {
@@ -235,7 +263,7 @@ fn a_slow_reader_is_cut_and_goes_on_where_it_was() {
     };
     assert_eq!(code, u16::from(CloseCode::Policy));
     eventually(SOON, "their places are free", || {
-        metric(&client, "taskwright_queue_streams ") == Some(0.0)
+        client.metric("taskwright_queue_streams ") == Some(0.0)
     });
     let mut reader = BufReader::new(events);
     let mut rest = Vec::new();
@@ -272,7 +300,7 @@ fn streams_and_submissions_are_bounded() {
     assert_eq!(refused.json()["type"], "service_unavailable");
     drop(first);
     eventually(SOON, "its place is free", || {
-        metric(&client, "taskwright_queue_streams ") == Some(0.0)
+        client.metric("taskwright_queue_streams ") == Some(0.0)
     });
     let again = client.stream(&path, None);
     again.until(SOON, |event| event.event == "state");
@@ -437,10 +465,7 @@ fn a_callback_is_told_though_the_daemon_is_killed_before() {
     );
     let client = daemon.client();
     eventually(SOON, "it is off the record", || {
-        metric(
-            &client,
-            "taskwright_queue_callbacks_total{result=\"heard\"}",
-        ) == Some(1.0)
+        client.metric("taskwright_queue_callbacks_total{result=\"heard\"}") == Some(1.0)
     });
 }
 

@@ -41,6 +41,7 @@ mod examples;
 mod export;
 mod faults;
 mod feed;
+mod heavy;
 mod held;
 mod http;
 mod kill_tree;

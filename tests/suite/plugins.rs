@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use taskwright_test_guests::{MISBEHAVE, RELAY};
 use taskwright_tests::task::{exit_code, flat};
-use taskwright_tests::{Client, Daemon, Home, Options, Request, SOON, eventually_some};
+use taskwright_tests::{Client, Daemon, Home, Options, Request, SOON, eventually_some, processes};
 
 pub(crate) const LENT: &str = "[grants]\nprocess = true\n";
 
@@ -274,21 +274,10 @@ fn huge_files_and_those_that_anybody_may_write_are_not_read() {
     });
 }
 
-/// The most memory that a process ever used, in KiB.
-fn peak(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap()
-}
-
 #[test]
 fn files_that_are_made_to_hurt_their_reader_cost_the_daemon_nothing() {
     let folder = Folder::holding(&[]);
-    let before = peak(folder.daemon.pid());
+    let before = processes::peak(folder.daemon.pid());
     // A section of 4 GiB, by its own account.
     folder.put("liar.wasm", b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f");
     // A section of 8 Mi types, each of them `list<u8>`.
@@ -304,8 +293,8 @@ fn files_that_are_made_to_hurt_their_reader_cost_the_daemon_nothing() {
             refused.is_some_and(|refused| refused.contains(why))
         });
     }
-    let grown = peak(folder.daemon.pid()) - before;
-    assert!(grown < 200 << 10, "{grown} KiB");
+    let grown = processes::peak(folder.daemon.pid()) - before;
+    assert!(grown < 200 << 20, "{grown} bytes");
     assert_eq!(
         exit_code(&folder.client().run(&flat("other", &["true"]))),
         0

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use crate::problem::Problem;
-use crate::room::{Room, Taken};
+use crate::room::{InRoom, Room, Taken};
 use crate::state::ApiLimits;
 
 /// How much of a body that is too large is read and thrown away, so that the client gets to
@@ -133,8 +133,12 @@ pub(crate) fn json_within(
         tracing::error!(%error, "an answer could not be written as JSON");
     }
     bytes.push(b'\n');
+    let is_held = !room.is_nothing();
     let mut response = Response::new(Body::from(room.keep(bytes)));
     *response.status_mut() = status;
+    if is_held {
+        response.extensions_mut().insert(InRoom);
+    }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -21,6 +22,7 @@ use crate::aiopslab::cors::{self, Asking};
 use crate::auth::{Caller, Peer, Scope};
 use crate::native;
 use crate::problem::{Form, Problem};
+use crate::room::{InRoom, Taken};
 use crate::server::MOST_HEADER_BYTES;
 use crate::state::ApiState;
 use crate::{aiopslab, tessia};
@@ -88,6 +90,10 @@ pub(crate) async fn edge(
         Err(response) => response,
     };
 
+    response = match held(&state, response, method.is_safe()).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    };
     if let Some(problem) = problem_in(&mut response).await {
         let form = if is_off { Form::Typed } else { route.form };
         let mut rendered = problem.render(form, request_id.to_str().unwrap_or_default());
@@ -106,6 +112,32 @@ pub(crate) async fn edge(
     tracing::debug!(parent: &span, status = status.as_u16(), elapsed = ?begun.elapsed(), "answered");
     measure(&method, route.label, status, begun);
     response
+}
+
+/// The answer, with room taken for what of it is in memory until its reader has it. Where there is
+/// none, a read is refused; of what was done already nobody is told that it was not.
+async fn held(state: &ApiState, response: Response, reads: bool) -> Result<Response, Problem> {
+    let exact = response.body().size_hint().exact();
+    let Some(bytes) = exact.and_then(|bytes| usize::try_from(bytes).ok()) else {
+        return Ok(response);
+    };
+    if response.extensions().get::<InRoom>().is_some() {
+        return Ok(response);
+    }
+    let mut taken = Taken::default();
+    match state.room.take(&mut taken, bytes) {
+        Err(problem) if reads => return Err(problem),
+        Err(_) => return Ok(response),
+        Ok(()) => {}
+    }
+    if taken.is_nothing() {
+        return Ok(response);
+    }
+    let (head, body) = response.into_parts();
+    // It is in memory as a whole already.
+    let bytes = axum::body::to_bytes(body, usize::MAX).await;
+    let bytes = bytes.map_err(|error| Problem::unavailable(error.to_string()))?;
+    Ok(Response::from_parts(head, Body::from(taken.keep(bytes))))
 }
 
 /// The problem that a response carries. An extractor that refuses a path or a query answers

@@ -24,6 +24,8 @@ mod edge;
 mod fake;
 pub mod native;
 pub mod openapi;
+mod parts;
+mod patience;
 mod problem;
 mod query;
 mod room;

@@ -19,6 +19,10 @@ const UNCOUNTED: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Semaphore>);
 
+/// Marks a response for whose body room was taken already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InRoom;
+
 /// Room that was taken.
 #[derive(Debug, Default)]
 pub(crate) struct Taken(Option<OwnedSemaphorePermit>);
@@ -76,6 +80,11 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Kept<T> {
 }
 
 impl Taken {
+    /// Whether the bytes are so few that none was needed.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The bytes that the room was taken for; what they do not need is given back.
     pub(crate) fn keep<T>(self, bytes: T) -> Bytes
     where

@@ -8,6 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::auth::Peer;
+use crate::patience::Patient;
 
 /// Where requests come in. Bound by the daemon, which knows paths, modes and addresses.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ pub struct ServeLimits {
     pub header_time: Duration,
     /// The largest head of a request, in bytes; a larger one is answered 431.
     pub header_bytes: usize,
+    /// How long a client may take nothing of what is sent to it until its connection is cut.
+    pub reader_patience: Duration,
     /// How long requests under way may take to end once `shutdown` is cancelled.
     pub drain_time: Duration,
 }
@@ -58,6 +63,7 @@ impl Default for ServeLimits {
             connections: 1024,
             header_time: Duration::from_secs(30),
             header_bytes: MOST_HEADER_BYTES,
+            reader_patience: Duration::from_secs(30),
             drain_time: Duration::from_secs(30),
         }
     }
@@ -87,6 +93,7 @@ pub async fn serve(
             places: Arc::new(Semaphore::new(limits.connections)),
             most: limits.connections,
             shutdown: shutdown.clone(),
+            reader_patience: limits.reader_patience,
             drain_time: limits.drain_time,
         };
         loops.spawn(door.keep(listener));
@@ -111,16 +118,20 @@ fn http(limits: &ServeLimits) -> http1::Builder {
     http
 }
 
-/// A connection as a request sees it: who is at its other end, its place, and a way to cut it.
-/// Whoever takes the connection over (a WebSocket) keeps this, and with it the place.
+/// A connection as a request sees it: who is at its other end, and its place. Whoever takes the
+/// connection over (a WebSocket) keeps this, and with it the place.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     /// The address of the other end, over the network.
     pub(crate) from: Option<IpAddr>,
-    /// Ends the connection whatever is under way: for clients that take nothing any more.
-    pub(crate) cut: CancellationToken,
+    /// Set by whoever takes the connection over and looks itself after a reader that takes nothing.
+    pub(crate) relieved: Arc<AtomicBool>,
     _place: Arc<OwnedSemaphorePermit>,
 }
+
+/// What of an answer the kernel keeps for a client that does not take it, in bytes. With as much as
+/// it would keep by itself, nobody could tell slow readers from those that stand still.
+const MOST_UNSENT: u32 = 256 * 1024;
 
 /// What is needed to let connections in.
 struct Door {
@@ -130,6 +141,7 @@ struct Door {
     /// How many there are.
     most: usize,
     shutdown: CancellationToken,
+    reader_patience: Duration,
     drain_time: Duration,
 }
 
@@ -172,7 +184,7 @@ impl Door {
         let shutdown = self.shutdown.clone();
         let line = |from| Line {
             from,
-            cut: CancellationToken::new(),
+            relieved: Arc::default(),
             _place: Arc::new(place),
         };
         match arrived {
@@ -181,18 +193,24 @@ impl Door {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was not set");
                 }
+                if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(MOST_UNSENT) {
+                    tracing::debug!(%error, "TCP_NOTSENT_LOWAT was not set");
+                }
                 let reached = stream.local_addr();
                 let peer = match reached {
                     Ok(at) if at.ip().to_canonical().is_loopback() => Peer::Loopback,
                     _ => Peer::Network,
                 };
                 let line = line(Some(from.to_canonical()));
+                let stream = Patient::new(stream, self.reader_patience, line.relieved.clone());
                 inside.spawn(converse(stream, peer, router, http, shutdown, line));
             }
             Arrived::Unix(stream) => {
                 let uid = stream.peer_cred().map(|credentials| credentials.uid()).ok();
                 let peer = Peer::Unix { uid };
-                inside.spawn(converse(stream, peer, router, http, shutdown, line(None)));
+                let line = line(None);
+                let stream = Patient::new(stream, self.reader_patience, line.relieved.clone());
+                inside.spawn(converse(stream, peer, router, http, shutdown, line));
             }
         }
     }
@@ -262,7 +280,6 @@ async fn converse<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let cut = line.cut.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let router = router.clone();
         request.extensions_mut().insert(peer);
@@ -274,18 +291,12 @@ async fn converse<S>(
     });
     let connection = http.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection.with_upgrades());
-    let ended = async {
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
-    };
     let ended = tokio::select! {
-        ended = ended => ended,
-        () = cut.cancelled() => return,
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");

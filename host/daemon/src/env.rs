@@ -118,8 +118,8 @@ pub(crate) const QUEUE_SUBMISSIONS_PER_SECOND: &str = "TASKWRIGHT_QUEUE_SUBMISSI
 pub(crate) const QUEUE_SUBMISSION_BURST: &str = "TASKWRIGHT_QUEUE_SUBMISSION_BURST";
 /// How many live streams may be open.
 pub(crate) const QUEUE_MAX_STREAMS: &str = "TASKWRIGHT_QUEUE_MAX_STREAMS";
-/// How long the reader of one may take nothing.
-pub(crate) const QUEUE_STREAM_PATIENCE: &str = "TASKWRIGHT_QUEUE_STREAM_PATIENCE";
+/// How long the reader of an answer or a stream may take nothing.
+pub(crate) const READER_PATIENCE: &str = "TASKWRIGHT_READER_PATIENCE";
 /// Hosts that callbacks may go to, separated by commas.
 pub(crate) const QUEUE_CALLBACK_HOSTS: &str = "TASKWRIGHT_QUEUE_CALLBACK_HOSTS";
 /// Whether their names may lead into a private network.

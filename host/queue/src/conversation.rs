@@ -70,6 +70,15 @@ pub struct Message {
     pub body: Json,
 }
 
+/// Messages of a conversation, in order.
+#[derive(Clone, Debug, Default)]
+pub struct MessagesPart {
+    /// The first ones of those that were asked for.
+    pub messages: Vec<Message>,
+    /// Whether there may be others behind them.
+    pub more: bool,
+}
+
 /// A message to be kept.
 #[derive(Clone, Debug)]
 pub struct NewMessage {
@@ -153,6 +162,8 @@ pub struct Conversation {
 impl Conversation {
     /// The most messages of one conversation.
     pub const MOST_MESSAGES: u64 = 50_000;
+    /// The most bytes of its configuration, and of its metadata: they are told whenever it is.
+    pub const MOST_BESIDE: usize = 1024 * 1024;
 }
 
 /// Which conversations are asked for: the newest first.

@@ -10,8 +10,8 @@ use taskwright_model::{TaskId, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::conversation::{
-    Conversation, ConversationId, ConversationQuery, ConversationUpdate, Message, NewConversation,
-    NewMessage, Role,
+    Conversation, ConversationId, ConversationQuery, ConversationUpdate, MessagesPart,
+    NewConversation, NewMessage, Role,
 };
 use crate::export::{EndsOrdered, ExportPage, ExportQuery};
 use crate::json::Json;
@@ -42,6 +42,9 @@ pub enum StoreError {
     /// A bound of the queue is reached.
     #[error("{0}")]
     Full(String),
+    /// It would be larger than it may.
+    #[error("{0}")]
+    TooLarge(String),
     /// More is asked of the store than it can take up.
     #[error("the queue's store is busy")]
     Busy,
@@ -110,8 +113,10 @@ pub struct TaskOrder {
 /// A part of a list.
 #[derive(Clone, Debug, Default)]
 pub struct TaskPage {
-    /// The tasks.
+    /// The tasks; where those asked for weigh more than 8 MiB, the first ones, at least one.
     pub tasks: Vec<QueuedTask>,
+    /// Which the others are, in order.
+    pub rest: Vec<TaskId>,
     /// How many match in all, if that was asked.
     pub total: Option<u64>,
 }
@@ -382,7 +387,8 @@ pub trait QueueStore: Send + Sync + 'static {
     /// One conversation.
     fn conversation(&self, id: ConversationId) -> Answer<'_, Option<Conversation>>;
 
-    /// A part of all conversations, and how many match in all.
+    /// A part of all conversations, and how many match in all. Their configurations and metadata
+    /// are left out.
     fn conversations(&self, query: ConversationQuery) -> Answer<'_, (Vec<Conversation>, u64)>;
 
     /// Messages with numbers from `from`, in order; at least one, and fewer than `most` where those
@@ -393,7 +399,7 @@ pub trait QueueStore: Send + Sync + 'static {
         role: Option<Role>,
         from: u64,
         most: u32,
-    ) -> Answer<'_, Vec<Message>>;
+    ) -> Answer<'_, MessagesPart>;
 
     /// Numbers tasks that ended by `until` and have no number yet: a bounded number of them, in the
     /// order of their ends.

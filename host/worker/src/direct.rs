@@ -37,7 +37,8 @@ fn failed(error: StoreError) -> QueueError {
         | StoreError::NoSuchConversation(_)
         | StoreError::Conflict(_)
         | StoreError::KeyReused
-        | StoreError::Full(_) => QueueError::Refused(error.to_string()),
+        | StoreError::Full(_)
+        | StoreError::TooLarge(_) => QueueError::Refused(error.to_string()),
     }
 }
 

@@ -1,21 +1,28 @@
 //! What was said between a model and the world: read, and written by workers that run
 //! elsewhere.
 
+use std::sync::Arc;
+
 use axum::extract::{Path as UrlPath, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures::stream::{self, Stream, StreamExt as _};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use taskwright_queue::conversation::{ConversationQuery, ConversationUpdate, NewMessage, Usage};
-use taskwright_queue::{ConversationId, Json, Message, NewConversation, Role, StoreError};
+use taskwright_queue::conversation::{
+    ConversationQuery, ConversationUpdate, MessagesPart, NewMessage, Usage,
+};
+use taskwright_queue::{
+    Conversation, ConversationId, Json, Message, NewConversation, Role, StoreError,
+};
 
 use super::read::{self, Words};
 use super::tasks::{Counted, rate};
 use super::view::{ConversationView, ErrorView, MessageView, SummaryView};
-use crate::body::{json, json_within};
+use crate::body::json;
 use crate::native::Shared;
+use crate::parts::{self, Part};
 use crate::problem::{FieldProblem, Problem};
-use crate::room::Taken;
 use crate::state::ApiState;
 
 const LONGEST_MODEL: usize = 100;
@@ -128,36 +135,70 @@ pub(super) async fn get_one(
         .conversation(id)
         .await?
         .ok_or(StoreError::NoSuchConversation(id))?;
-    let (messages, room) = messages_of_one(&state, id, None, 0, MOST_TOLD).await?;
-    let told = ConversationView::of(&found, Some(&messages));
-    Ok(json_within(room, StatusCode::OK, &told))
+    let said = Said::begin(&state, id, None, 0, MOST_TOLD).await?;
+    if !said.part.more {
+        let told = ConversationView::of(&found, Some(&said.part.messages));
+        return Ok(json(StatusCode::OK, &told));
+    }
+    let head = ConversationView::of(&found, None);
+    let head = parts::open(&head, "messages");
+    parts::answer(&state.room, head, said.parts(), |_| "]}\n".to_owned())
 }
 
-/// Reads messages part by part, each with room for what is made of it.
-async fn messages_of_one(
-    state: &ApiState,
+/// Messages of a conversation, read part by part.
+struct Said {
+    state: Arc<ApiState>,
     id: ConversationId,
     role: Option<Role>,
-    from: u64,
-    most: u32,
-) -> Result<(Vec<Message>, Taken), Problem> {
-    let (mut found, mut room) = (Vec::new(), Taken::default());
-    let (mut from, mut bytes) = (from, 0_usize);
-    loop {
-        let left = most.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
-        if left == 0 {
-            break;
-        }
-        let part = state.queue.store().messages(id, role, from, left).await?;
-        let Some(last) = part.last() else { break };
-        from = last.sequence.saturating_add(1);
-        let more = part.iter().map(|message| message.body.as_str().len());
-        bytes = bytes.saturating_add(more.sum());
-        // The answer is made beside them.
-        state.room.take(&mut room, bytes.saturating_mul(2))?;
-        found.extend(part);
+    /// What was read last.
+    part: MessagesPart,
+    /// How many more were asked for.
+    left: u32,
+}
+
+impl Said {
+    /// Reads the first part.
+    async fn begin(
+        state: &Arc<ApiState>,
+        id: ConversationId,
+        role: Option<Role>,
+        from: u64,
+        most: u32,
+    ) -> Result<Self, Problem> {
+        let mut said = Self {
+            state: Arc::clone(state),
+            id,
+            role,
+            part: MessagesPart::default(),
+            left: most,
+        };
+        said.read(from).await?;
+        Ok(said)
     }
-    Ok((found, room))
+
+    async fn read(&mut self, from: u64) -> Result<(), Problem> {
+        let store = self.state.queue.store();
+        self.part = store.messages(self.id, self.role, from, self.left).await?;
+        let read = u32::try_from(self.part.messages.len()).unwrap_or(u32::MAX);
+        self.left = self.left.saturating_sub(read);
+        Ok(())
+    }
+
+    /// What was read, and whatever comes behind it.
+    fn parts(self) -> impl Stream<Item = Result<Part, Problem>> + Send {
+        let first = Ok(Part::of(self.part.messages.iter().map(MessageView::of)));
+        let rest = stream::try_unfold(self, async |mut said| {
+            let last = said.part.messages.last();
+            let from = match last {
+                Some(last) if said.part.more && said.left > 0 => last.sequence.saturating_add(1),
+                _ => return Ok(None),
+            };
+            said.read(from).await?;
+            let part = Part::of(said.part.messages.iter().map(MessageView::of));
+            Ok(Some((part, said)))
+        });
+        stream::once(std::future::ready(first)).chain(rest)
+    }
 }
 
 /// A conversation to be begun, and its first messages.
@@ -214,8 +255,21 @@ pub(super) async fn begin(
         None => Vec::new(),
         Some(list) => messages_of(list, "/messages").map_err(one)?,
     };
-    let object =
-        |name| read::inner_object(&body, name).map(|inner| Json::of(&Value::Object(inner)));
+    let object = |name: &str| {
+        let inner = Json::of(&Value::Object(read::inner_object(&body, name)?));
+        let (bytes, most) = (inner.as_str().len(), Conversation::MOST_BESIDE);
+        if bytes > most {
+            let told = format!("has {bytes} bytes, {most} are allowed");
+            return Err(FieldProblem::new(format!("/{name}"), told));
+        }
+        Ok(inner)
+    };
+    let started_at = read::time(&body, "started_at").map_err(one)?;
+    let ended_at = read::time(&body, "ended_at").map_err(one)?;
+    // By one clock; what is told later may be by another one.
+    if ended_at.is_some_and(|ended| started_at.is_some_and(|started| ended < started)) {
+        return Err(read::wrong("/ended_at", "must not be before started_at"));
+    }
     let new = NewConversation {
         id: read::id_field(&body, "id")
             .map_err(one)?
@@ -225,7 +279,7 @@ pub(super) async fn begin(
         session: read::id_field(&body, "session_id")
             .map_err(one)?
             .unwrap_or_else(read::new_id),
-        started_at: read::time(&body, "started_at").map_err(one)?,
+        started_at,
         model_name: read::text(&body, "model_name", LONGEST_MODEL).map_err(one)?,
         config: object("llm_config").map_err(one)?,
         metadata: object("metadata").map_err(one)?,
@@ -376,6 +430,16 @@ struct MessagesView {
     messages: Vec<MessageView>,
 }
 
+impl MessagesView {
+    fn of(id: ConversationId, messages: &[Message]) -> Self {
+        Self {
+            conversation_id: id.to_string(),
+            total_messages: messages.len(),
+            messages: messages.iter().map(MessageView::of).collect(),
+        }
+    }
+}
+
 /// Read the messages of a conversation, the first ones first.
 #[utoipa::path(
     get, path = "/api/v1/llm-conversations/{conversation_id}/messages", tag = "conversations",
@@ -400,24 +464,27 @@ pub(super) async fn messages(
     let most = read::number(&words, "limit", 1, 1000)?.unwrap_or(100);
     let from = read::number(&words, "from", 0, u64::MAX / 2)?.unwrap_or(0);
     // Any text is a role to ask for; most of them said nothing.
-    let (found, room) = match words.get("role").map(|text| Role::of_word(text)) {
-        None => messages_of_one(&state, id, None, from, most).await?,
-        Some(Some(role)) => messages_of_one(&state, id, Some(role), from, most).await?,
+    let role = match words.get("role").map(|text| Role::of_word(text)) {
+        None => None,
+        Some(Some(role)) => Some(role),
         Some(None) => {
             let store = state.queue.store();
             store
                 .conversation(id)
                 .await?
                 .ok_or(StoreError::NoSuchConversation(id))?;
-            (Vec::new(), Taken::default())
+            return Ok(json(StatusCode::OK, &MessagesView::of(id, &[])));
         }
     };
-    let told = MessagesView {
-        conversation_id: id.to_string(),
-        total_messages: found.len(),
-        messages: found.iter().map(MessageView::of).collect(),
-    };
-    Ok(json_within(room, StatusCode::OK, &told))
+    let said = Said::begin(&state, id, role, from, most).await?;
+    if !said.part.more {
+        let told = MessagesView::of(id, &said.part.messages);
+        return Ok(json(StatusCode::OK, &told));
+    }
+    let head = format!("{{\"conversation_id\":\"{id}\",\"messages\":[");
+    parts::answer(&state.room, head, said.parts(), |told| {
+        format!("],\"total_messages\":{told}}}\n")
+    })
 }
 
 /// Messages to be kept.

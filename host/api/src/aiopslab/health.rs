@@ -1,6 +1,6 @@
 //! Health, readiness, sums.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 use taskwright_queue::stats::{Counts, WorkerCounts};
 use taskwright_queue::{StoreError, TaskStatus, WorkerStatus};
+use tokio::time::timeout;
 
 use super::tasks::rate;
 use crate::body::json;
@@ -18,6 +19,9 @@ use crate::state::ApiState;
 
 /// The version of the API that is spoken here, which its programs show.
 const API_VERSION: &str = "1.0.0";
+
+/// How long the store may take for whoever asks how it is: probes do not wait for longer.
+const LOOK_TIME: Duration = Duration::from_secs(2);
 
 /// What `/` says below the prefix.
 #[derive(Serialize)]
@@ -57,7 +61,7 @@ pub(crate) struct QueueBlocks {
     version: &'static str,
     #[schema(value_type = String, format = "date-time")]
     timestamp: Millis,
-    database: DatabaseView,
+    pub(crate) database: DatabaseView,
     workers: WorkersView,
     queue: CountsView,
 }
@@ -66,11 +70,11 @@ pub(crate) struct QueueBlocks {
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = QueueDatabase)]
 pub(crate) struct DatabaseView {
-    connected: bool,
+    pub(crate) connected: bool,
     /// How long it took, in milliseconds.
     latency_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'static str>,
+    pub(crate) error: Option<&'static str>,
 }
 
 /// Workers by what they do.
@@ -129,9 +133,9 @@ impl QueueHealth {
             let workers = store.worker_counts().await?;
             Ok::<_, StoreError>((counts, workers))
         };
-        let looked = looked.await;
+        let looked = timeout(LOOK_TIME, looked).await;
         let now = state.queue.now();
-        let Ok((counts, workers)) = looked else {
+        let Ok(Ok((counts, workers))) = looked else {
             return Self {
                 status: "unhealthy",
                 blocks: QueueBlocks {
@@ -257,7 +261,13 @@ pub(super) async fn queue_stats(State(state): Shared) -> Result<Response, Proble
 /// them as they were.
 pub(crate) async fn measure(state: &ApiState) {
     let store = state.queue.store();
-    let (Ok(counts), Ok(workers)) = (store.counts().await, store.worker_counts().await) else {
+    let looked = async {
+        Some((
+            store.counts().await.ok()?,
+            store.worker_counts().await.ok()?,
+        ))
+    };
+    let Ok(Some((counts, workers))) = timeout(LOOK_TIME, looked).await else {
         return;
     };
     for status in TaskStatus::ALL {

@@ -159,6 +159,7 @@ impl From<StoreError> for Problem {
             StoreError::Conflict(_) => Self::new(StatusCode::CONFLICT, message),
             StoreError::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
                 .hint("use a new Idempotency-Key for a request with another body"),
+            StoreError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, message),
             StoreError::Full(_) | StoreError::Busy => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(1)
             }

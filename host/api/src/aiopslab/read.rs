@@ -226,23 +226,32 @@ pub(super) fn writer(
     words: &Words,
     body: &Map<String, Value>,
 ) -> Result<Option<Writer>, Problem> {
-    let attempt = match number(words, "attempt", 1, u32::MAX)? {
-        Some(attempt) => Some(attempt),
-        None => match field(body, "attempt") {
-            None => None,
-            Some(value) => {
-                let read = value.as_u64().and_then(|number| u32::try_from(number).ok());
-                let read = read.filter(|attempt| *attempt > 0);
-                let told = || wrong("/attempt", "must be a whole number from 1");
-                Some(read.ok_or_else(told)?)
-            }
-        },
+    let other = |name: &str| {
+        let told = format!("must be the {name} of the query, where both are told");
+        wrong(&format!("/{name}"), told)
     };
-    let (name, at) = match (words.get("worker_id"), field(body, "worker_id")) {
-        (Some(name), _) => (Some(name.as_str()), "?worker_id"),
-        (None, Some(Value::String(name))) => (Some(name.as_str()), "/worker_id"),
-        (None, Some(_)) => return Err(wrong("/worker_id", "must be a text")),
+    let asked = number(words, "attempt", 1, u32::MAX)?;
+    let told = match field(body, "attempt") {
+        None => None,
+        Some(value) => {
+            let read = value.as_u64().and_then(|number| u32::try_from(number).ok());
+            let read = read.filter(|attempt| *attempt > 0);
+            let told = || wrong("/attempt", "must be a whole number from 1");
+            Some(read.ok_or_else(told)?)
+        }
+    };
+    let attempt = match (asked, told) {
+        (Some(asked), Some(told)) if asked != told => return Err(other("attempt")),
+        _ => asked.or(told),
+    };
+    let asked = words.get("worker_id").map(String::as_str);
+    let (name, at) = match (asked, field(body, "worker_id")) {
         (None, None) => (None, "/worker_id"),
+        (Some(asked), None) => (Some(asked), "?worker_id"),
+        (None, Some(Value::String(told))) => (Some(told.as_str()), "/worker_id"),
+        (Some(asked), Some(Value::String(told))) if asked == told => (Some(asked), "?worker_id"),
+        (Some(_), Some(Value::String(_))) => return Err(other("worker_id")),
+        (_, Some(_)) => return Err(wrong("/worker_id", "must be a text")),
     };
     match (name, attempt) {
         (Some(name), attempt) => Ok(Some(Writer {

@@ -1,8 +1,11 @@
 //! Queued tasks: create, list, get, cancel.
 
+use std::sync::Arc;
+
 use axum::extract::{Path as UrlPath, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use futures::stream::{self, Stream, StreamExt as _};
 use serde::Serialize;
 use taskwright_queue::log::LogQuery;
 use taskwright_queue::port::{TaskKeyed, TaskOrder, TaskPage, TaskQuery};
@@ -14,7 +17,9 @@ use super::view::{Beside, ErrorView, TaskView};
 use super::{limit, submission};
 use crate::body::json;
 use crate::native::Shared;
+use crate::parts::{self, Part};
 use crate::problem::Problem;
+use crate::state::ApiState;
 
 const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -144,8 +149,8 @@ pub(super) async fn list_tasks(
     };
     let found = if nobody {
         TaskPage {
-            tasks: Vec::new(),
             total: Some(0),
+            ..TaskPage::default()
         }
     } else {
         let query = TaskQuery {
@@ -160,24 +165,49 @@ pub(super) async fn list_tasks(
         state.queue.store().tasks(query).await?
     };
     let total = found.total.unwrap_or(0);
-    let tasks: Vec<TaskView<'_>> = found.tasks.iter().map(TaskView::of).collect();
-    let mut response = if enveloped {
-        json(
-            StatusCode::OK,
-            &PageView {
-                tasks,
-                total,
-                page,
-                page_size,
-            },
-        )
+    let mut response = if found.rest.is_empty() {
+        let tasks: Vec<TaskView<'_>> = found.tasks.iter().map(TaskView::of).collect();
+        if enveloped {
+            json(
+                StatusCode::OK,
+                &PageView {
+                    tasks,
+                    total,
+                    page,
+                    page_size,
+                },
+            )
+        } else {
+            json(StatusCode::OK, &tasks)
+        }
     } else {
-        json(StatusCode::OK, &tasks)
+        let (head, tail) = if enveloped {
+            let paging = format!("\"total\":{total},\"page\":{page},\"page_size\":{page_size}");
+            ("{\"tasks\":[", format!("],{paging}}}\n"))
+        } else {
+            ("[", "]\n".to_owned())
+        };
+        let heavy = heavy(state.clone(), found);
+        parts::answer(&state.room, head.to_owned(), heavy, |_| tail)?
     };
     response
         .headers_mut()
         .insert(TOTAL_COUNT, HeaderValue::from(total));
     Ok(response)
+}
+
+/// Tasks that weigh too much to be in memory together.
+fn heavy(state: Arc<ApiState>, page: TaskPage) -> impl Stream<Item = Result<Part, Problem>> + Send {
+    let TaskPage { tasks, rest, .. } = page;
+    let first = stream::once(async move { Ok(Part::of(tasks.iter().map(TaskView::of))) });
+    let rest = stream::iter(rest).then(move |id| {
+        let state = state.clone();
+        async move {
+            let task = state.queue.store().task(id).await?;
+            Ok(Part::of(task.iter().map(TaskView::of)))
+        }
+    });
+    first.chain(rest)
 }
 
 fn order(words: &Words) -> Result<TaskOrder, Problem> {

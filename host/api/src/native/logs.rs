@@ -25,7 +25,7 @@ use super::follow::{Cursor, Told, Until, follow, read};
 use super::{Shared, key_of};
 use crate::problem::{Problem, ProblemDocument};
 use crate::query;
-use crate::room::Taken;
+use crate::room::{InRoom, Taken};
 use crate::sse;
 use crate::state::ApiState;
 
@@ -294,6 +294,7 @@ async fn plain(
     let next = chunk.offset + chunk.bytes.len() as u64;
     let dropped = chunk.offset.saturating_sub(offset);
     let mut response = Response::new(Body::from(room.keep(chunk.bytes)));
+    response.extensions_mut().insert(InRoom);
     let headers = response.headers_mut();
     headers.insert(
         CONTENT_TYPE,

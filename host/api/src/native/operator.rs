@@ -89,7 +89,7 @@ pub(crate) struct ReadinessView {
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = ReadinessCheck)]
 pub(crate) struct CheckView {
-    /// `store`, `shutdown`, or `plugin:` and its name. Plugins from folders are told of and do
+    /// `store`, `queue`, `shutdown`, or `plugin:` and its name. Plugins from folders are told of and do
     /// not count.
     name: String,
     /// Whether it is as it should be.
@@ -110,11 +110,17 @@ pub(crate) struct CheckView {
 pub(crate) async fn readyz(State(state): Shared) -> Response {
     let health = state.control.health();
     let closing = health.closing || state.shutdown.is_cancelled();
+    let queue = aiopslab::QueueHealth::look(&state).await.blocks.database;
     let mut checks = vec![
         CheckView {
             name: "store".to_owned(),
             ok: health.store.is_none(),
             message: health.store,
+        },
+        CheckView {
+            name: "queue".to_owned(),
+            ok: queue.connected,
+            message: queue.error.map(str::to_owned),
         },
         CheckView {
             name: "shutdown".to_owned(),

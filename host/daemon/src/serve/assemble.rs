@@ -251,6 +251,7 @@ impl Daemon {
             listeners: bound.listeners,
             limits: ServeLimits {
                 connections: open_files.connections(),
+                reader_patience: config.queue_api.reader_patience,
                 drain_time: config.drain_timeout,
                 ..ServeLimits::default()
             },

@@ -20,7 +20,8 @@ const MOST_SECRET_BYTES: u64 = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct QueueApiSettings {
     streams: usize,
-    patience: Duration,
+    /// How long a reader may take nothing.
+    pub(crate) reader_patience: Duration,
     /// Submissions of a client in a second, and at once.
     submissions: Option<(f64, u32)>,
     cors: Cors,
@@ -50,7 +51,7 @@ impl QueueApiSettings {
         };
         Ok(Self {
             streams: settings.count("queue.max-streams")?,
-            patience: settings.duration("queue.stream-patience")?,
+            reader_patience: settings.duration("api.reader-patience")?,
             submissions: submissions(settings, small("queue.submission-burst")?)?,
             cors: cors(settings)?,
             docs: settings.switch("api.docs")?,
@@ -64,7 +65,7 @@ impl QueueApiSettings {
     pub(crate) fn queue_api(&self) -> QueueApi {
         let callbacks = Arc::clone(&self.callbacks);
         QueueApi {
-            live: Live::new(self.streams, self.patience),
+            live: Live::new(self.streams, self.reader_patience),
             submissions: match self.submissions {
                 Some((per_second, burst)) => SubmissionLimit::new(per_second, burst),
                 None => SubmissionLimit::none(),

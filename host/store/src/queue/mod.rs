@@ -26,7 +26,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use taskwright_model::{TaskId, Timestamp};
-use taskwright_queue::conversation::{ConversationQuery, ConversationUpdate, NewMessage};
+use taskwright_queue::conversation::{
+    ConversationQuery, ConversationUpdate, MessagesPart, NewMessage,
+};
 use taskwright_queue::export::{EndsOrdered, ExportPage, ExportQuery};
 use taskwright_queue::log::{LogQuery, LogsPart};
 use taskwright_queue::port::{
@@ -36,8 +38,8 @@ use taskwright_queue::port::{
 use taskwright_queue::stats::{ConversationStats, Counts, TaskStats, WorkerCounts, WorkerStats};
 use taskwright_queue::step::{StepPage, StepQuery, StepsKept};
 use taskwright_queue::{
-    Attempt, Conversation, ConversationId, LogEntry, Message, NewConversation, NewLogEntry,
-    NewStep, NewTask, QueueStore, QueuedTask, Role, TaskStatus, Worker, WorkerId, Writer,
+    Attempt, Conversation, ConversationId, LogEntry, NewConversation, NewLogEntry, NewStep,
+    NewTask, QueueStore, QueuedTask, Role, TaskStatus, Worker, WorkerId, Writer,
 };
 use tokio::sync::broadcast;
 
@@ -506,7 +508,7 @@ impl<E: Engine> QueueStore for SqlQueue<E> {
         role: Option<Role>,
         from: u64,
         most: u32,
-    ) -> Answer<'_, Vec<Message>> {
+    ) -> Answer<'_, MessagesPart> {
         self.run(conversations::Messages {
             id: conversation,
             role,

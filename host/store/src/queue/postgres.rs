@@ -12,12 +12,14 @@ mod address;
 mod tls;
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     Client, GenericClient, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction,
 };
+use futures::TryStreamExt as _;
 use futures::future::poll_fn;
 use taskwright_model::TaskId;
 use taskwright_queue::port::Notice;
@@ -323,14 +325,17 @@ impl Parts for Transaction<'_> {
         let mut within = Within::default();
         let mut many = FEWEST_ROWS;
         loop {
-            let found = self.query_portal(&portal, many).await.map_err(told)?;
-            let over = i32::try_from(found.len()).is_ok_and(|found| found < many);
-            for found in found {
+            // One after another: as many of the largest ones would not fit into memory.
+            let found = self.query_portal_raw(&portal, many).await.map_err(told)?;
+            let mut found = pin!(found);
+            let mut read = 0;
+            while let Some(found) = found.try_next().await.map_err(told)? {
                 if !within.push(row(&found)?, bytes) {
                     return Ok(within);
                 }
+                read += 1;
             }
-            if over {
+            if read < many {
                 return Ok(within);
             }
             // Rows that were small until now are asked for in larger numbers.

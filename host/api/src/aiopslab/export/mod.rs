@@ -108,7 +108,8 @@ pub(super) async fn export(
         Format::Columns => Box::new(columns::Columns::new(asked.validity)?),
     };
     let (pieces, mut waiting) = mpsc::channel::<Result<Bytes, Broken>>(PIECES_WAITING);
-    let walk = Walk::new(state.clone(), asked, form, pieces);
+    // Before there is an answer, so that a store that is away is told.
+    let walk = Walk::begin(state.clone(), asked, form, pieces).await?;
     let shutdown = state.shutdown.clone();
     // Nothing is spawned: whoever reads the body drives the walk, and ends it by going away.
     let walking = async move {

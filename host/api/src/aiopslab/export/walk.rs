@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use taskwright_model::TaskId;
-use taskwright_queue::export::{ExportPage, ExportPlace, ExportQuery, ExportedTask};
+use taskwright_model::{TaskId, Timestamp};
+use taskwright_queue::export::{EndsOrdered, ExportPage, ExportPlace, ExportQuery, ExportedTask};
 use taskwright_queue::step::StepQuery;
 use taskwright_queue::{Conversation, Message, StoreError, Validity};
 use tokio::sync::mpsc;
@@ -53,22 +53,31 @@ pub(super) struct Walk {
     pieces: mpsc::Sender<Result<Bytes, Broken>>,
     /// Tasks of the next page.
     most: u32,
+    /// What ends from then on is for the next export: else there might be no end.
+    until: Timestamp,
+    /// The ends in order by then, as far as that was brought.
+    ordered: EndsOrdered,
 }
 
 impl Walk {
-    pub(super) fn new(
+    /// Puts ends in order.
+    pub(super) async fn begin(
         state: Arc<ApiState>,
         asked: Asked,
         form: Box<dyn Form>,
         pieces: mpsc::Sender<Result<Bytes, Broken>>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, StoreError> {
+        let until = state.queue.now();
+        let ordered = state.queue.store().order_ends(until).await?;
+        Ok(Self {
             state,
             asked,
             form,
             pieces,
             most: FIRST_PAGE,
-        }
+            until,
+            ordered,
+        })
     }
 
     /// To the end, or until nobody reads.
@@ -85,17 +94,16 @@ impl Walk {
 
     async fn everything(&mut self) -> Result<(), Broken> {
         self.form.begin();
-        // What ends from now on is for the next export: else there might be no end.
-        let now = self.state.queue.now();
         let mut place = self.asked.cursor.before();
         let through = loop {
-            let ordered = self.state.queue.store().order_ends(now).await?;
-            if place < ordered.last {
-                place = self.ended(place, ordered.last).await?;
+            let EndsOrdered { last, more } = self.ordered;
+            if place < last {
+                place = self.ended(place, last).await?;
             }
-            if !ordered.more {
-                break ordered.last;
+            if !more {
+                break last;
             }
+            self.ordered = self.state.queue.store().order_ends(self.until).await?;
         };
         // A cursor of another store may be ahead of everything.
         let end = Cursor::behind(through.max(self.asked.cursor.number));
@@ -293,7 +301,7 @@ impl Walk {
                 while from < conversation.messages {
                     let store = self.state.queue.store();
                     let part = store.messages(conversation.id, None, from, MOST_MESSAGES);
-                    let mut part = part.await?;
+                    let mut part = part.await?.messages;
                     part.retain(|message| message.sequence < conversation.messages);
                     let Some(last) = part.last() else { break };
                     from = last.sequence.saturating_add(1);

@@ -1,24 +1,18 @@
 //! A task's states and lines as server-sent events.
 
-use axum::Extension;
-use axum::body::{Body, Bytes};
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse as _, Response};
-use futures::{Stream, StreamExt as _};
-use tokio_util::sync::CancellationToken;
+use futures::stream::{self, StreamExt as _};
 
 use super::watcher::{News, Next, Position, Watcher};
 use crate::aiopslab::read::{self, Words};
 use crate::aiopslab::view::{ErrorView, LogView, TaskView};
 use crate::native::Shared;
 use crate::problem::Problem;
-use crate::server::Line;
 use crate::sse;
 
-/// What of a large event goes to the connection at a time.
-const PIECE: usize = 32 * 1024;
 const NO_POSITION: &str = "must be the id of an event, as 3.17, or the number of a line";
 
 /// From where on, by the query.
@@ -55,7 +49,6 @@ pub(in crate::aiopslab) async fn task_events(
     State(state): Shared,
     UrlPath(id): UrlPath<String>,
     Query(words): Query<Words>,
-    line: Option<Extension<Line>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let task = read::id(&id, "task_id")?;
@@ -68,40 +61,15 @@ pub(in crate::aiopslab) async fn task_events(
             )
         })?,
     };
-    let live = state.queue_api.live.clone();
-    let heartbeat = live.heartbeat(state.limits.heartbeat);
+    let heartbeat = state.limits.heartbeat;
     let watcher = Watcher::begin(state, task, after).await?;
     if watcher.has_nothing_more() {
         // By this, browsers know that they need not come back.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let cut = line.map_or_else(CancellationToken::new, |Extension(line)| line.cut);
-    let attended = live.attend(cut);
     let news = watcher.stream().filter_map(|next| async { event(next) });
-    let events = futures::stream::iter([sse::hello()]).chain(news);
-    let (head, body) = sse::response(events, heartbeat).into_parts();
-    // In pieces, so that whoever takes a large one slowly is seen to take it.
-    let pieces = body.into_data_stream().flat_map(|data| {
-        let pieces: Vec<_> = match data {
-            Ok(data) => pieces(data).map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        };
-        futures::stream::iter(pieces)
-    });
-    let mut pieces = Box::pin(pieces);
-    let pieces = futures::stream::poll_fn(move |context| {
-        attended.asked();
-        pieces.as_mut().poll_next(context)
-    });
-    Ok(Response::from_parts(head, Body::from_stream(pieces)))
-}
-
-/// The same bytes, in pieces of at most [`PIECE`].
-fn pieces(mut data: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || {
-        let piece = data.split_to(data.len().min(PIECE));
-        (!piece.is_empty()).then_some(piece)
-    })
+    let events = stream::iter([sse::hello()]).chain(news);
+    Ok(sse::response(events, heartbeat))
 }
 
 fn event(next: Next) -> Option<Event> {

@@ -16,7 +16,6 @@ mod watcher;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,7 +24,6 @@ use taskwright_queue::Queue;
 use taskwright_queue::port::Notice;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
@@ -46,19 +44,11 @@ struct Shared {
     most: usize,
     patience: Duration,
     watched: Mutex<HashMap<TaskId, watch::Sender<()>>>,
-    readers: Mutex<HashMap<u64, Arc<Reader>>>,
-    next_reader: AtomicU64,
-}
-
-/// A reader of server-sent events. Nothing asks for the next one while the connection takes
-/// nothing, so a stream cannot notice by itself that it stands still.
-struct Reader {
-    asked: Mutex<Instant>,
-    cut: CancellationToken,
 }
 
 impl Live {
-    /// At most so many streams, each cut once its reader took nothing for that long.
+    /// At most so many streams. The reader of a WebSocket is cut once it took nothing for that long;
+    /// those of events are, as of every answer, by the connection.
     #[must_use]
     pub fn new(most: usize, patience: Duration) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
@@ -68,21 +58,16 @@ impl Live {
             most,
             patience: patience.max(Duration::from_millis(100)),
             watched: Mutex::default(),
-            readers: Mutex::default(),
-            next_reader: AtomicU64::new(0),
         }))
     }
 
-    /// Wakes streams and cuts those that stand still, until the daemon goes down.
+    /// Wakes streams, until the daemon goes down.
     pub async fn follow(self, queue: Queue, shutdown: CancellationToken) {
         let mut notices = queue.store().notices();
-        let mut look = tokio::time::interval(self.0.patience / 4);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hears = true;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = look.tick() => self.cut_those_that_stand_still(Instant::now()),
                 notice = notices.recv(), if hears => match notice {
                     Ok(Notice::Task(task)) => self.wake(task),
                     Ok(Notice::Work) => {}
@@ -144,33 +129,6 @@ impl Live {
             sender.send_replace(());
         }
     }
-
-    /// Has the connection cut whose stream is not asked for more.
-    fn attend(&self, cut: CancellationToken) -> Attended {
-        let number = self.0.next_reader.fetch_add(1, Ordering::Relaxed);
-        let reader = Arc::new(Reader {
-            asked: Mutex::new(Instant::now()),
-            cut,
-        });
-        self.0.readers.lock().insert(number, reader.clone());
-        Attended {
-            live: self.clone(),
-            number,
-            reader,
-        }
-    }
-
-    fn cut_those_that_stand_still(&self, now: Instant) {
-        let patience = self.0.patience;
-        self.0.readers.lock().retain(|_, reader| {
-            let stands = now.saturating_duration_since(*reader.asked.lock()) > patience;
-            if stands {
-                metrics::counter!("taskwright_queue_streams_cut_total").increment(1);
-                reader.cut.cancel();
-            }
-            !stands
-        });
-    }
 }
 
 /// A place among the streams. Given back when dropped.
@@ -193,25 +151,6 @@ impl Drop for Seat {
         if last {
             watched.remove(&self.task);
         }
-    }
-}
-
-/// A reader that is looked after until this is dropped.
-struct Attended {
-    live: Live,
-    number: u64,
-    reader: Arc<Reader>,
-}
-
-impl Attended {
-    fn asked(&self) {
-        *self.reader.asked.lock() = Instant::now();
-    }
-}
-
-impl Drop for Attended {
-    fn drop(&mut self) {
-        self.live.0.readers.lock().remove(&self.number);
     }
 }
 
@@ -251,22 +190,5 @@ mod tests {
         assert!(seat.news.has_changed().unwrap());
         drop((seat, other));
         assert!(live.0.watched.lock().is_empty());
-    }
-
-    #[test]
-    fn a_reader_that_takes_nothing_is_cut_and_one_that_asks_is_not() {
-        let live = Live::new(9, Duration::from_secs(30));
-        let (slow, brisk) = (CancellationToken::new(), CancellationToken::new());
-        let _slow = live.attend(slow.clone());
-        let reading = live.attend(brisk.clone());
-        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
-        live.cut_those_that_stand_still(later(20));
-        assert!(!slow.is_cancelled());
-        *reading.reader.asked.lock() = later(20);
-        live.cut_those_that_stand_still(later(40));
-        assert!(slow.is_cancelled() && !brisk.is_cancelled());
-        reading.asked();
-        drop(reading);
-        assert!(live.0.readers.lock().is_empty());
     }
 }

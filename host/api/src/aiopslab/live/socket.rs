@@ -4,6 +4,7 @@
 //! Whoever takes none for too long is told so by the code 1008 and cut: it goes on by `after`.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Extension;
@@ -96,6 +97,10 @@ pub(in crate::aiopslab) async fn task_socket(
         patience: state.queue_api.live.patience(),
     };
     let watcher = Watcher::begin(state, task, after).await?;
+    if let Some(Extension(line)) = &line {
+        // Its reader is told why before it is cut.
+        line.relieved.store(true, Ordering::Relaxed);
+    }
     // It ends with the task, its reader or the daemon; the line's place is held that long.
     tokio::spawn(async move {
         let _line = line;
@@ -176,7 +181,7 @@ impl Socket {
             return;
         };
         if code == CloseCode::Policy {
-            metrics::counter!("taskwright_queue_streams_cut_total").increment(1);
+            metrics::counter!("taskwright_http_readers_cut_total").increment(1);
         }
         let frame = CloseFrame {
             code,
@@ -185,9 +190,15 @@ impl Socket {
         // Behind what waits already: a reader that wakes up in time reads why.
         let patience = self.times.patience;
         if let Ok(Ok(())) = timeout(patience, self.stream.close(Some(frame))).await {
-            let answered = async { while let Some(Ok(_)) = self.stream.next().await {} };
-            let _ = timeout(GOODBYE, answered).await;
+            self.hear_out().await;
         }
+    }
+
+    /// Until goodbyes of both ends have gone over the line: reading sends what is still to be said.
+    async fn hear_out(&mut self) {
+        let last = async { while let Some(Ok(_)) = self.stream.next().await {} };
+        // Whoever does not finish in time is cut.
+        let _ = timeout(GOODBYE, last).await;
     }
 
     /// Tells news until there are none, or nobody who takes them.
@@ -213,7 +224,12 @@ impl Socket {
                     }
                 },
                 heard = self.stream.next() => match heard {
-                    Some(Ok(Message::Close(_))) | None => return None,
+                    // Its goodbye is answered before the connection ends (RFC 6455, 5.5.1).
+                    Some(Ok(Message::Close(_))) => {
+                        self.hear_out().await;
+                        return None;
+                    }
+                    None => return None,
                     Some(Ok(_)) => {
                         self.heard = Instant::now();
                         // The answer to a ping goes out before anything else is heard: whoever
@@ -226,6 +242,12 @@ impl Socket {
                     }
                     Some(Err(tungstenite::Error::Capacity(_))) => {
                         return Some(Goodbye(CloseCode::Size, "nothing is to be said here"));
+                    }
+                    Some(Err(tungstenite::Error::Protocol(_))) => {
+                        return Some(Goodbye(CloseCode::Protocol, "this is no WebSocket's frame"));
+                    }
+                    Some(Err(tungstenite::Error::Utf8(_))) => {
+                        return Some(Goodbye(CloseCode::Invalid, "a text is not UTF-8"));
                     }
                     Some(Err(_)) => return None,
                 },

@@ -543,6 +543,7 @@ async fn a_task_too_large_for_a_page_comes_alone(stage: Stage) {
     let (mut from, mut parts) = (0, 0);
     loop {
         let part = stage.store.messages(id, None, from, 10_000).await.unwrap();
+        let part = part.messages;
         let Some(last) = part.last() else { break };
         assert!(part.len() <= 3);
         from = last.sequence + 1;

@@ -18,6 +18,8 @@ on_both! {
     messages_are_kept_once
     a_conversation_is_told_more_of
     pages_hold_what_was_asked_for
+    a_heavy_page_tells_which_tasks_are_left_out
+    what_stands_beside_a_conversation_is_bounded
     sums_are_those_of_the_tasks
     a_queue_has_an_end
 }
@@ -196,6 +198,8 @@ async fn messages_are_kept_once(stage: Stage) {
         4
     );
     let all = stage.store.messages(id, None, 0, 100).await.unwrap();
+    assert!(!all.more);
+    let all = all.messages;
     let roles: Vec<Role> = all.iter().map(|message| message.role).collect();
     assert_eq!(
         roles,
@@ -210,6 +214,7 @@ async fn messages_are_kept_once(stage: Stage) {
         .messages(id, Some(Role::User), 0, 100)
         .await
         .unwrap();
+    let users = users.messages;
     assert_eq!((users.len(), users[0].sequence), (1, 1));
     let nobody = stage
         .store
@@ -295,6 +300,69 @@ fn all(most: u32) -> TaskQuery {
         most,
         count: true,
     }
+}
+
+async fn a_heavy_page_tells_which_tasks_are_left_out(stage: Stage) {
+    let heavy = Json::parse(&format!(r#"{{"x":"{}"}}"#, "x".repeat(3 << 20))).unwrap();
+    let mut made = Vec::new();
+    for _ in 0..7 {
+        stage.clock.pass(Duration::from_secs(1));
+        made.push(stage.queue(|task| task.parameters = heavy.clone()).await.id);
+    }
+    made.reverse();
+    for by in [TaskKeyed::CreatedAt, TaskKeyed::CompletedAt] {
+        let order = TaskOrder {
+            by,
+            descending: true,
+        };
+        let query = TaskQuery {
+            offset: 1,
+            order,
+            ..all(5)
+        };
+        let page = stage.store.tasks(query).await.unwrap();
+        let mut told: Vec<TaskId> = page.tasks.iter().map(|task| task.id).collect();
+        assert_eq!((told.len(), page.total), (3, Some(7)), "8 MiB and no more");
+        told.extend(page.rest);
+        assert_eq!(told, made[1..6]);
+    }
+}
+
+async fn what_stands_beside_a_conversation_is_bounded(stage: Stage) {
+    let task = stage.queue(|_| {}).await.id;
+    let begun = stage.store.begin_conversation(conversation(task)).await;
+    let begun = begun.unwrap();
+    let other = NewConversation {
+        id: begun.id,
+        model_name: Some("another".to_owned()),
+        ..conversation(task)
+    };
+    let refused = stage.store.begin_conversation(other).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Conflict(_)), "{refused}");
+    let tell = async |name: &str, bytes: usize| {
+        let more = format!(r#"{{"{name}":"{}"}}"#, "x".repeat(bytes));
+        let update = ConversationUpdate {
+            metadata: Json::parse(&more).ok(),
+            ..ConversationUpdate::default()
+        };
+        stage
+            .store
+            .update_conversation(begun.id, None, update)
+            .await
+    };
+    tell("a", 600_000).await.unwrap();
+    let refused = tell("b", 600_000).await.unwrap_err();
+    assert!(matches!(refused, StoreError::TooLarge(_)), "{refused}");
+    // In place of what was there it fits.
+    tell("a", 700_000).await.unwrap();
+    let query = ConversationQuery {
+        most: 10,
+        ..ConversationQuery::default()
+    };
+    let (found, _) = stage.store.conversations(query).await.unwrap();
+    assert_eq!(found[0].metadata.as_str(), "{}", "lists are light");
+    let kept = stage.store.conversation(begun.id).await.unwrap().unwrap();
+    assert!(kept.metadata.as_str().len() > 700_000);
 }
 
 async fn pages_hold_what_was_asked_for(stage: Stage) {

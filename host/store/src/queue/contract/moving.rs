@@ -150,6 +150,7 @@ async fn everything_is_there(stage: Stage) {
         Timestamp::from_millis(1_699_999_985_000)
     );
     let said = store.messages(known(0xc1), None, 0, 10).await.unwrap();
+    let said = said.messages;
     assert_eq!(said.len(), 2);
     let conversation = store.conversation(known(0xc1)).await.unwrap().unwrap();
     assert_eq!(conversation.usage.unwrap().cost, Some(0.25));

@@ -1,11 +1,11 @@
 //! What was said between a model and the world.
 
 use taskwright_model::Timestamp;
-use taskwright_queue::conversation::{ConversationQuery, ConversationUpdate, NewMessage};
-use taskwright_queue::port::StoreError;
-use taskwright_queue::{
-    Conversation, ConversationId, Json, Message, NewConversation, Role, Writer,
+use taskwright_queue::conversation::{
+    ConversationQuery, ConversationUpdate, MessagesPart, NewMessage,
 };
+use taskwright_queue::port::StoreError;
+use taskwright_queue::{Conversation, ConversationId, Json, NewConversation, Role, Writer};
 
 use super::ends::signed;
 use super::{PAGE_BYTES, conditions, locked, writers};
@@ -64,6 +64,16 @@ impl Operation for Begin {
                     .into());
                 }
                 of_attempt(&found, writer.told)?;
+                let (kept, told) = (found.model_name.as_deref(), new.model_name.as_deref());
+                if told.is_some() && told != kept {
+                    return Err(StoreError::Conflict(format!(
+                        "conversation {} is with {}, and not with {}",
+                        new.id,
+                        kept.unwrap_or("no model that was told"),
+                        told.unwrap_or_default()
+                    ))
+                    .into());
+                }
                 Ok(found)
             }
         }
@@ -225,7 +235,20 @@ impl Operation for Update {
         let found = read_for(sql, self.id, self.writer.as_ref()).await?;
         let update = &self.update;
         let metadata = match &update.metadata {
-            Some(more) => merged(&found.metadata, more),
+            Some(more) => {
+                let merged = merged(&found.metadata, more);
+                let (bytes, most) = (merged.as_str().len(), Conversation::MOST_BESIDE);
+                // What is larger already, of an earlier version, may shrink.
+                if bytes > most.max(found.metadata.as_str().len()) {
+                    return Err(StoreError::TooLarge(format!(
+                        "the metadata of conversation {} would have {bytes} bytes, {most} are \
+                         allowed",
+                        self.id
+                    ))
+                    .into());
+                }
+                merged
+            }
             None => found.metadata.clone(),
         };
         let usage = update.usage.as_ref().or(found.usage.as_ref());
@@ -307,10 +330,11 @@ impl Operation for List {
         values.push(query.most.into());
         let most = values.len();
         values.push(signed(query.offset).into());
+        // Their documents are not told in a list, and may weigh a thousand times as much as it.
+        let columns = conversation_columns!().replace("config, metadata", "'{}', '{}'");
         let statement = format!(
-            "SELECT {} FROM queue_conversations{conditions} ORDER BY started_at DESC, id DESC \
-             LIMIT ?{most} OFFSET ?{}",
-            conversation_columns!(),
+            "SELECT {columns} FROM queue_conversations{conditions} ORDER BY started_at DESC, \
+             id DESC LIMIT ?{most} OFFSET ?{}",
             values.len()
         );
         let found = sql.rows(&statement, &values).await?;
@@ -330,7 +354,7 @@ pub(crate) struct Messages {
 }
 
 impl Operation for Messages {
-    type Output = Vec<Message>;
+    type Output = MessagesPart;
     const MODE: Mode = Mode::ReadParts;
     const NAME: &'static str = "messages";
 
@@ -352,10 +376,10 @@ impl Operation for Messages {
             message_columns!()
         );
         let found = sql.rows_within(&statement, &values, PAGE_BYTES).await?;
-        Ok(found
-            .rows
-            .into_iter()
-            .map(rows::message)
-            .collect::<Result<_, _>>()?)
+        let messages = found.rows.into_iter().map(rows::message);
+        Ok(MessagesPart {
+            messages: messages.collect::<Result<_, _>>()?,
+            more: found.cut,
+        })
     }
 }

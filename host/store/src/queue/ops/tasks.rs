@@ -6,9 +6,9 @@ use taskwright_queue::task::Tries;
 use taskwright_queue::{Attempt, AttemptEnd, Cause, LogLevel, NewTask, QueuedTask, TaskStatus};
 
 use super::ends::{self, Ending};
-use super::{conditions, locked, logs, totals, workers};
+use super::{PAGE_BYTES, conditions, locked, logs, totals, workers};
 use crate::queue::rows::{self, attempt_columns, task_columns};
-use crate::queue::sql::{Mode, OpError, Operation, Sql, Value};
+use crate::queue::sql::{Mode, OpError, Operation, Sql, Value, Within};
 
 /// How long a key is remembered, in milliseconds.
 const KEY_LIFETIME: i64 = 24 * 3600 * 1000;
@@ -232,7 +232,7 @@ pub(crate) struct List(pub(crate) TaskQuery);
 
 impl Operation for List {
     type Output = TaskPage;
-    const MODE: Mode = Mode::Read;
+    const MODE: Mode = Mode::ReadParts;
     const NAME: &'static str = "tasks";
 
     async fn run<S: Sql>(&self, sql: &mut S) -> Result<TaskPage, OpError> {
@@ -273,12 +273,13 @@ impl Operation for List {
         let most = values.len();
         values.push(i64::try_from(query.offset).unwrap_or(i64::MAX).into());
         let offset = values.len();
-        let statement = format!(
-            "SELECT {} FROM queue_tasks{conditions} ORDER BY {column} {direction}{last}, \
-             id {direction} LIMIT ?{most} OFFSET ?{offset}",
-            task_columns!()
-        );
-        let mut found = Vec::new();
+        let listed = |columns: &str| {
+            format!(
+                "SELECT {columns} FROM queue_tasks{conditions} ORDER BY {column} \
+                 {direction}{last}, id {direction} LIMIT ?{most} OFFSET ?{offset}"
+            )
+        };
+        let mut found = Within::default();
         if query.order.by == TaskKeyed::CompletedAt && query.order.descending {
             // What ended last is asked for most, and an index has it if nothing else is meant.
             let joint = if conditions.is_empty() {
@@ -291,17 +292,25 @@ impl Operation for List {
                  ORDER BY completed_at DESC, id DESC LIMIT ?{most} OFFSET ?{offset}",
                 task_columns!()
             );
-            found = sql.rows(&statement, &values).await?;
+            found = sql.rows_within(&statement, &values, PAGE_BYTES).await?;
         }
         // What has not ended comes behind it.
-        if found.len() < query.most as usize {
-            found = sql.rows(&statement, &values).await?;
+        if !found.cut && found.rows.len() < query.most as usize {
+            let statement = listed(task_columns!());
+            found = sql.rows_within(&statement, &values, PAGE_BYTES).await?;
         }
+        let mut rest = Vec::new();
+        if found.cut {
+            let ids = sql.rows(&listed("id"), &values).await?.into_iter();
+            let ids = ids
+                .skip(found.rows.len())
+                .map(|mut row| rows::id(&mut row, 0));
+            rest = ids.collect::<Result<_, _>>()?;
+        }
+        let tasks = found.rows.into_iter().map(rows::task);
         Ok(TaskPage {
-            tasks: found
-                .into_iter()
-                .map(rows::task)
-                .collect::<Result<_, _>>()?,
+            tasks: tasks.collect::<Result<_, _>>()?,
+            rest,
             total,
         })
     }
