@@ -142,6 +142,45 @@ fn a_changed_script_is_what_runs_and_has_another_digest() {
     });
 }
 
+/// From its second call on a script is read before it is called, and the calls are the same.
+#[test]
+fn a_call_that_finds_its_script_read_is_as_any_other() {
+    let lent = Home::new();
+    let count = lent.path().join("count");
+    std::fs::write(&count, "0").unwrap();
+    let grants = format!(
+        "[grants]\nprocess = true\ndirectories.own = {{ path = {:?} }}\n",
+        lent.path()
+    );
+    let counting = script(
+        1,
+        "print(`counts for ${task.name}`);\n    let own = read_file(\"own\", \"count\");\n    \
+         #{ argv: [\"sh\", \"-c\", `echo ${own}`] }",
+    );
+    let folder = holding(&[
+        ("count.rhai", counting.as_bytes()),
+        ("count.toml", grants.as_bytes()),
+    ]);
+    folder.until_serving("count", "1");
+    let client = folder.client();
+    let used = "taskwright_plugin_spares_used_total{plugin=\"count\"}";
+    let mut number = 0;
+    eventually(SOON, "calls find their script read", || {
+        number += 1;
+        // What it reads and what it is asked is of its own call, not of when it was made.
+        std::fs::write(&count, number.to_string()).unwrap();
+        let name = format!("n{number}");
+        client.run(&on("count", &name, ""));
+        assert_eq!(printed(&client, &name), format!("{number}\n"));
+        client.metric(used) >= Some(8.0)
+    });
+    let log = folder.daemon.log();
+    assert!(
+        log.contains("counts for n1") && log.contains("counts for n2"),
+        "{log}"
+    );
+}
+
 #[test]
 fn a_slip_in_a_script_is_told_with_file_line_and_text_and_the_old_one_serves() {
     let folder = holding(&[

@@ -23,6 +23,7 @@ use crate::import::{Host, Outgoing, Stderr};
 use crate::limits::{CpuBudget, MOST_HANDLES};
 use crate::load::Identity;
 use crate::machine::Engine;
+use crate::spare::Spare;
 use crate::tape::Tape;
 use crate::wasi;
 
@@ -121,6 +122,26 @@ impl WasiView for CallState {
 }
 
 impl CallState {
+    /// That of an instance of this plugin.
+    pub(crate) fn new(plugin: &Arc<Identity>, host: &Arc<Host>, scope: Scope, tape: Tape) -> Self {
+        let about = about(plugin, &scope, &tape);
+        let stderr = Stderr::default();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MOST_HANDLES);
+        Self {
+            limits: plugin.limits.store_limits(),
+            wasi: wasi::context(plugin, &about, &tape, &stderr),
+            http: Outgoing::new(plugin),
+            table,
+            stderr,
+            plugin: Arc::clone(plugin),
+            host: Arc::clone(host),
+            scope,
+            account: Account::default(),
+            tape,
+        }
+    }
+
     /// Waits for `work` on a task of its own, so that a call which is dropped meanwhile
     /// (deadline, shutdown) never leaves it half done, and notes the time for the account.
     pub(crate) async fn outlast<T: Send + 'static>(
@@ -161,13 +182,20 @@ pub(crate) struct Finished<T> {
 /// How many calls' time a call waits for its turn before it gives up.
 const TURNS_WAITED_FOR: u32 = 30;
 
-/// Calls one function of a plugin's export in a fresh instance.
+/// What a call is about, as far as a repeat of it is about the same.
+fn about(plugin: &Identity, scope: &Scope, tape: &Tape) -> String {
+    let noted = tape.about();
+    noted.unwrap_or_else(|| wasi::about(plugin.name.as_str(), scope))
+}
+
+/// Calls one function of a plugin's export in an instance of its own: a fresh one, or a spare one.
 pub(crate) async fn run<E: Export, T: Serialize>(
     engine: &Engine,
     (component, export): (&InstancePre<CallState>, &E),
     plugin: &Arc<Identity>,
     host: &Arc<Host>,
     (scope, tape): (Scope, Tape),
+    spare: Option<Spare>,
     function: impl for<'a> FnOnce(
         &'a E::Guest,
         &'a mut Store<CallState>,
@@ -194,30 +222,28 @@ pub(crate) async fn run<E: Export, T: Serialize>(
     };
     let _ticking = engine.ticker().call();
 
-    let stderr = Stderr::default();
-    let about = match tape.about() {
-        Some(noted) => noted,
-        None => wasi::about(plugin.name.as_str(), &scope),
+    let about = about(plugin, &scope, &tape);
+    let mut state = CallState::new(plugin, host, scope, tape.clone());
+    let (mut store, begun) = match spare {
+        None => (Store::new(engine.wasm(), state), None),
+        Some(Spare {
+            mut store,
+            instance,
+            ..
+        }) => {
+            // Nothing of how it was made is left but the handles that it has.
+            std::mem::swap(&mut state.table, &mut store.data_mut().table);
+            *store.data_mut() = state;
+            (store, Some(instance))
+        }
     };
-    let mut table = ResourceTable::new();
-    table.set_max_capacity(MOST_HANDLES);
-    let state = CallState {
-        limits: plugin.limits.store_limits(),
-        wasi: wasi::context(plugin, &about, &tape, &stderr),
-        http: Outgoing::new(plugin),
-        table,
-        stderr,
-        plugin: Arc::clone(plugin),
-        host: Arc::clone(host),
-        scope,
-        account: Account::default(),
-        tape: tape.clone(),
-    };
-    let mut store = Store::new(engine.wasm(), state);
     plugin.limits.arm(&mut store);
 
     let call = async {
-        let instance = component.instantiate_async(&mut store).await?;
+        let instance = match begun {
+            Some(instance) => instance,
+            None => component.instantiate_async(&mut store).await?,
+        };
         let guest = export.load(&mut store, &instance)?;
         function(&guest, &mut store).await
     };

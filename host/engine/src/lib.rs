@@ -1,8 +1,8 @@
 //! The only crate that knows Wasmtime: components as strategies.
 //!
 //! A plugin is loaded because of what it exports, refused in words when it does
-//! not fit, and called in a fresh instance each time. Nothing of it lives while
-//! a task runs, and nothing it does ends the daemon.
+//! not fit, and called in an instance that no other call has. Nothing of it lives
+//! while a task runs, and nothing it does ends the daemon.
 //!
 //! | module | about |
 //! |---|---|
@@ -16,6 +16,7 @@
 //! | `review` | the ports `Policies` and `Observers` over loaded plugins |
 //! | `plugin` | a plugin in service, with its instruments |
 //! | `call` | one call: store, instance, deadline, account |
+//! | `spare` | instances of scripts that have read them before their call |
 //! | `import` | the host's side of each interface a plugin may import |
 //! | [`record`] | the file in which the calls of a plugin are noted |
 //! | `tape` | what one call asked of the host: noted, or answered as it was noted |
@@ -39,6 +40,7 @@ pub mod record;
 pub mod replay;
 mod review;
 mod schema;
+mod spare;
 pub mod strategy;
 mod supervise;
 mod tape;

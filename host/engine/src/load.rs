@@ -25,6 +25,7 @@ use crate::limits::CallLimits;
 use crate::machine::{Engine, Lane};
 use crate::record::{Record, Records};
 use crate::schema::Schema;
+use crate::spare::Spares;
 use crate::tape::Tape;
 use crate::world::{Profile, Refusal, World};
 
@@ -229,6 +230,8 @@ pub(crate) struct Loaded {
     pub(crate) component: InstancePre<CallState>,
     pub(crate) exports: Exports,
     pub(crate) info: PluginInfo,
+    /// Of a script: instances that have read it.
+    pub(crate) spares: Option<Spares>,
     /// Of its own part of a task.
     pub(crate) schema: Option<Schema>,
     /// Where its calls are noted, if they are.
@@ -370,11 +373,17 @@ pub(crate) async fn load(
         calls: 0,
         faults: 0,
     };
+    let spares = identity
+        .is_script
+        .then(|| Spares::keep(engine, &component, &identity, host))
+        .transpose()
+        .map_err(does_not_fit)?;
     Ok(Loaded {
         identity,
         component,
         exports,
         info,
+        spares,
         schema,
         record,
     })
@@ -515,6 +524,7 @@ impl First<'_> {
             self.identity,
             self.host,
             scope,
+            None,
             function,
         );
         finished.await.answer.map_err(|error| match error {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -79,6 +79,8 @@ struct Inner {
     /// Of these, as many as plugins that are not built in may have together.
     dropped_in: Semaphore,
     most_calls: usize,
+    /// Places for instances that wait for their call.
+    spares: Arc<Semaphore>,
     limits: CallLimits,
     cache: Option<Cache>,
     cache_ours_only: bool,
@@ -136,6 +138,7 @@ impl Engine {
                 permits: Semaphore::new(most_calls),
                 dropped_in: Semaphore::new((most_calls / 2).max(1)),
                 most_calls,
+                spares: Arc::new(Semaphore::new(most_spares(config.most_calls) as usize)),
                 limits: config.limits,
                 cache,
                 cache_ours_only: config.cache_ours_only,
@@ -202,6 +205,11 @@ impl Engine {
         })
     }
 
+    /// A place for an instance that waits for its call, if there is one.
+    pub(crate) fn spare_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.spares.clone().try_acquire_owned().ok()
+    }
+
     /// The lane of a plugin, for as long as it is loaded.
     pub(crate) fn lane(&self, built_in: bool) -> Lane {
         let share = (self.inner.most_calls / 4).max(1);
@@ -242,10 +250,16 @@ pub(crate) fn settings() -> Config {
     config
 }
 
-/// A slot for every call that may run at a time, large enough for any component that may be
+/// How many instances may wait for their calls beside those that are called.
+fn most_spares(most_calls: u32) -> u32 {
+    most_calls.div_ceil(4)
+}
+
+/// A slot for every call that may run at a time and every instance that may wait for one, large enough for any component that may be
 /// loaded.
 fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
     let calls = config.most_calls.max(1);
+    let calls = calls.saturating_add(most_spares(calls));
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(calls)
         .total_core_instances(calls.saturating_mul(limits::CORE_INSTANCES))

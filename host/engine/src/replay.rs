@@ -216,6 +216,7 @@ impl Player<'_> {
             &self.plugin.identity,
             &self.runtimes.host,
             (Scope::Plugin, tape.clone()),
+            None,
             |guest, store| function(guest, store, arguments),
         )
         .await;

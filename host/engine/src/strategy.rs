@@ -25,6 +25,7 @@ use crate::load::{self, LoadError, PluginSource};
 use crate::machine::Engine;
 use crate::plugin::{Function, Plugin};
 use crate::record::Records;
+use crate::spare::Spares;
 use crate::supervise::Call;
 use crate::tape::Tape;
 
@@ -248,12 +249,16 @@ impl Runtimes {
         read: impl FnOnce(T) -> Result<U, CallError>,
     ) -> Result<(U, Account), CallError> {
         let loaded = &plugin.loaded;
+        // What is noted is noted from the first step of an instance on.
+        let spares = loaded.spares.as_ref().filter(|_| !tape.is_on());
+        let spare = spares.and_then(Spares::take);
         let finished = call::run(
             &self.engine,
             (&loaded.component, export),
             &loaded.identity,
             &self.host,
             (scope, tape),
+            spare,
             guest,
         )
         .await;

@@ -2,9 +2,10 @@
 //! starts.
 //!
 //! The host hands the text over as the setting `script` and its file's name as `script-file`.
-//! Every call reads it anew in a fresh instance; nothing of it is asked once a task runs. What reads
-//! it is there from the start: the build calls `probe` once and makes what is in memory then the
-//! component's first memory (`xtask/guest-build/src/snapshot.rs`). What a
+//! Every instance reads it anew; nothing of it is asked once a task runs. What reads it is there from
+//! the start: the build calls `probe` once and makes what is in memory then the component's first
+//! memory (`xtask/guest-build/src/snapshot.rs`). The host calls `probe` of an instance that is to have
+//! read its script before its call comes. What a
 //! script may say is in [`script`], what it is told and answers in [`value`]; this file only
 //! asks the host. A script is a runtime by its `start`, a policy by its `review`, an observer by
 //! its `notice`, and may be all of them.
@@ -40,8 +41,18 @@ impl Runtime for ScriptRuntime {
     }
 
     fn probe() -> Result<(), String> {
-        // What the build calls: nothing may be asked of the host here.
-        MADE.set(Some(made()));
+        if let Some(script) = READ.take() {
+            READ.set(Some(script));
+            return Ok(());
+        }
+        match MADE.take() {
+            // The build calls: nothing may be asked of the host here.
+            None => MADE.set(Some(made())),
+            Some(engine) => {
+                let script = parsed(engine).map_err(|fault| fault.to_string())?;
+                READ.set(Some(script));
+            }
+        }
         Ok(())
     }
 
@@ -124,6 +135,8 @@ enum Prints {
 thread_local! {
     /// An engine that no script was read with.
     static MADE: Cell<Option<Engine>> = const { Cell::new(None) };
+    /// The script, where it was read before its call.
+    static READ: Cell<Option<Script>> = const { Cell::new(None) };
 }
 
 /// The engine that was made before, or one that is made now.
@@ -147,19 +160,25 @@ fn made() -> Engine {
 /// The script, as the host hands it over. The instance ends with the call and takes everything
 /// along, so nothing is given back piece by piece.
 fn read(prints: Prints) -> Result<&'static Script, Fault> {
+    let mut script = match READ.take() {
+        Some(script) => script,
+        None => parsed(made())?,
+    };
+    script.print_to(match prints {
+        Prints::Logged => |line: &str| log::write(log::Level::Info, line),
+        Prints::Dropped => |_: &str| {},
+    });
+    Ok(Box::leak(Box::new(script)))
+}
+
+/// Reads the script. Nothing of it runs.
+fn parsed(engine: Engine) -> Result<Script, Fault> {
     let [Some(file), Some(text)] = [settings::get(FILE), settings::get(TEXT)] else {
         return Err(Fault::Broken(
             "this is the engine of scripts, and there is no script".to_owned(),
         ));
     };
-    let mut engine = made();
-    let print = match prints {
-        Prints::Logged => |line: &str| log::write(log::Level::Info, line),
-        Prints::Dropped => |_: &str| {},
-    };
-    script::print_to(&mut engine, print);
-    let script = Script::read(engine, file, text)?;
-    Ok(Box::leak(Box::new(script)))
+    Script::read(engine, file, text)
 }
 
 /// Where the clock stands that was not lent, in seconds since 1970: the contract says so.

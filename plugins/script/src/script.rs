@@ -106,6 +106,12 @@ impl Script {
         }
     }
 
+    /// Lets it print here.
+    pub(crate) fn print_to(&mut self, print: fn(&str)) {
+        self.engine.on_print(print);
+        self.engine.on_debug(move |line, _, _| print(line));
+    }
+
     /// What it says of itself.
     ///
     /// # Errors
@@ -320,12 +326,6 @@ pub(crate) fn engine(surroundings: Surroundings) -> Engine {
     });
     engine.register_fn("now", move || now().map_err(raised));
     engine
-}
-
-/// Lets an engine print here.
-pub(crate) fn print_to(engine: &mut Engine, print: fn(&str)) {
-    engine.on_print(print);
-    engine.on_debug(move |line, _, _| print(line));
 }
 
 /// What a script gets of bytes. They are not shown in what is said of them.

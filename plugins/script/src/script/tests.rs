@@ -42,9 +42,7 @@ fn read_with(text: &str, setting: fn(&str) -> Option<String>) -> Result<Script, 
         },
         now: || Err("no clock was lent".to_owned()),
     };
-    let mut engine = engine(surroundings);
-    print_to(&mut engine, |_| {});
-    Script::read(engine, "test.rhai".to_owned(), text.to_owned())
+    Script::read(engine(surroundings), "test.rhai".to_owned(), text.to_owned())
 }
 
 fn read(text: &str) -> Result<Script, Fault> {
