@@ -210,3 +210,33 @@ fn a_slow_reader_that_goes_on_taking_is_told_everything() {
     assert!(reads > 40 && bytes > 15 << 20, "{bytes} in {reads}");
     assert_eq!(client.metric("taskwright_http_readers_cut_total "), None);
 }
+
+#[test]
+fn a_crowd_of_readers_holds_no_more_than_a_few() {
+    on_both_stores(|options| {
+        let daemon = options.flag("--reader-patience=1s").start();
+        let client = daemon.client().with_patience(LONG);
+        let id = fill(&client, 1, 7).remove(0);
+        let paths = ["", "/events"].map(|rest| format!("/api/v1/tasks/{id}{rest}"));
+        let crowd = |size: usize| {
+            let asked: Vec<Connection> = paths
+                .iter()
+                .flat_map(|path| (0..size).map(|_| ask(&client, path)).collect::<Vec<_>>())
+                .collect();
+            for mut connection in asked {
+                let mut status = [0; 12];
+                connection.read_exact(&mut status).unwrap();
+                assert!([b"200", b"503"].contains(&status[9..].try_into().unwrap()));
+            }
+            processes::peak(daemon.pid())
+        };
+        let few = crowd(30);
+        let many = crowd(120);
+        let grown = many.saturating_sub(few);
+        assert!(grown < 250 * MIB, "it grew by {} MiB", grown / MIB);
+        // Whoever asks for little is answered meanwhile.
+        let held: Vec<Connection> = (0..20).map(|_| ask(&client, &paths[0])).collect();
+        client.get("/openapi.json").expect(200);
+        drop(held);
+    });
+}

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep};
 
 /// So many bytes taken within the time are enough: whoever takes a byte now and then holds as much
@@ -21,9 +22,28 @@ const ENOUGH: usize = 64 * 1024;
 pub(crate) struct Patient<S> {
     stream: S,
     patience: Duration,
-    /// Whether somebody else looks after the other end.
-    relieved: Arc<AtomicBool>,
+    reader: Arc<Reader>,
     waiting: Option<Waiting>,
+}
+
+/// The other end of a connection, as far as it takes what is sent.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// Whether somebody is told that it takes too little, instead of giving it up.
+    attended: AtomicBool,
+    too_slow: Notify,
+}
+
+impl Reader {
+    /// From now on [`Reader::stands_still`] tells, and nobody is given up.
+    pub(crate) fn attend(&self) {
+        self.attended.store(true, Ordering::Relaxed);
+    }
+
+    /// Until it took too little for as long as it may.
+    pub(crate) async fn stands_still(&self) {
+        self.too_slow.notified().await;
+    }
 }
 
 struct Waiting {
@@ -32,11 +52,11 @@ struct Waiting {
 }
 
 impl<S> Patient<S> {
-    pub(crate) fn new(stream: S, patience: Duration, relieved: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(stream: S, patience: Duration, reader: Arc<Reader>) -> Self {
         Self {
             stream,
             patience,
-            relieved,
+            reader,
             waiting: None,
         }
     }
@@ -46,12 +66,17 @@ impl<S> Patient<S> {
         context: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if written.is_pending() && !self.relieved.load(Ordering::Relaxed) {
+        if written.is_pending() {
             let waiting = self.waiting.get_or_insert_with(|| Waiting {
                 until: Box::pin(sleep(self.patience)),
                 taken: 0,
             });
             ready!(waiting.until.as_mut().poll(context));
+            if self.reader.attended.load(Ordering::Relaxed) {
+                self.waiting = None;
+                self.reader.too_slow.notify_one();
+                return Poll::Pending;
+            }
             metrics::counter!("taskwright_http_readers_cut_total").increment(1);
             let told = "its reader takes too little";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, told)));
@@ -123,10 +148,9 @@ mod tests {
     const BUFFER: usize = 16 * 1024;
 
     /// Writes a megabyte to a reader that takes so much in each second; how it ended, and when.
-    async fn write(each_second: usize, relieved: bool) -> (io::Result<()>, Duration) {
+    async fn write(each_second: usize) -> (io::Result<()>, Duration) {
         let (near, mut far) = duplex(BUFFER);
-        let relieved = Arc::new(AtomicBool::new(relieved));
-        let mut patient = Patient::new(near, PATIENCE, relieved);
+        let mut patient = Patient::new(near, PATIENCE, Arc::default());
         let begun = Instant::now();
         let reading = tokio::spawn(async move {
             let mut taken = vec![0; each_second];
@@ -145,16 +169,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_too_little_is_given_up() {
-        for (each_second, relieved) in [(0, false), (1, false), (2048, false)] {
-            let (ended, after) = write(each_second, relieved).await;
+        for each_second in [0, 1, 2048] {
+            let (ended, after) = write(each_second).await;
             assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
             assert_eq!(after.as_secs(), PATIENCE.as_secs(), "{each_second}");
         }
-        let (ended, _) = write(4096, false).await;
+        let (ended, _) = write(4096).await;
         ended.unwrap();
-        let (ended, after) = write(0, true).await;
-        assert_eq!(ended.unwrap_err().to_string(), "it went on waiting");
-        assert_eq!(after, PATIENCE * 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_attends_to_a_reader_is_told_instead() {
+        let (near, _far) = duplex(BUFFER);
+        let reader = Arc::new(Reader::default());
+        reader.attend();
+        let mut patient = Patient::new(near, PATIENCE, reader.clone());
+        let begun = Instant::now();
+        for times in 1..3 {
+            tokio::select! {
+                written = patient.write_all(&[1; 2 * BUFFER]) => panic!("{written:?}"),
+                () = reader.stands_still() => {}
+            }
+            assert_eq!(begun.elapsed().as_secs(), (PATIENCE * times).as_secs());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,9 +15,19 @@ const UNIT: usize = 1024;
 /// Up to here bytes are not counted: connections are bounded themselves.
 const UNCOUNTED: usize = 16 * 1024;
 
+/// What is no larger has a part of the room for itself: a few readers of heavy answers must not keep
+/// everybody else from theirs.
+const LIGHT: usize = 256 * 1024;
+/// What part that is, beside the rest, and how much at the least.
+const LIGHT_PART: usize = 8;
+const LEAST_LIGHT: usize = 4 * LIGHT;
+
 /// The room there is. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room {
+    light: Arc<Semaphore>,
+    heavy: Arc<Semaphore>,
+}
 
 /// Marks a response for whose body room was taken already.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +38,17 @@ pub(crate) struct InRoom;
 pub(crate) struct Taken(Option<OwnedSemaphorePermit>);
 
 impl Room {
-    /// Room for so many bytes.
+    /// Room for so many bytes, and an eighth as many (at least 1 MiB) of what is light.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(units)))
+        let room = |bytes: usize| {
+            let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(units))
+        };
+        Self {
+            light: room((bytes / LIGHT_PART).max(LEAST_LIGHT)),
+            heavy: room(bytes),
+        }
     }
 
     /// Makes `taken` room for `bytes` in all.
@@ -46,13 +62,22 @@ impl Room {
         } else {
             bytes.div_ceil(UNIT)
         };
-        let missing = wanted.saturating_sub(had);
-        if missing == 0 {
+        if wanted <= had {
             return Ok(());
         }
-        let more = u32::try_from(missing)
+        let part = if bytes <= LIGHT {
+            &self.light
+        } else {
+            &self.heavy
+        };
+        // What grew heavy leaves the part of what is light.
+        let kept = taken
+            .0
+            .take_if(|permit| !Arc::ptr_eq(permit.semaphore(), part));
+        let had = kept.map_or(had, |_| 0);
+        let more = u32::try_from(wanted.saturating_sub(had))
             .ok()
-            .and_then(|missing| self.0.clone().try_acquire_many_owned(missing).ok())
+            .and_then(|missing| part.clone().try_acquire_many_owned(missing).ok())
             .ok_or_else(full)?;
         match &mut taken.0 {
             Some(permit) => permit.merge(more),
@@ -106,21 +131,45 @@ mod tests {
 
     #[test]
     fn room_is_there_again_once_the_bytes_are_gone() {
-        let room = Room::new(100 * UNIT);
+        const SIZE: usize = 16 * UNIT;
+        let room = Room::new(100 * SIZE);
         let mut first = Taken::default();
-        room.take(&mut first, 80 * UNIT).unwrap();
+        room.take(&mut first, 80 * SIZE).unwrap();
         let mut second = Taken::default();
-        assert!(room.take(&mut second, 40 * UNIT).is_err());
+        assert!(room.take(&mut second, 40 * SIZE).is_err());
         // It needed less than it took.
-        let kept = first.keep(vec![7; 50 * UNIT]);
-        room.take(&mut second, 40 * UNIT).unwrap();
-        assert!(room.take(&mut second, 60 * UNIT).is_err());
+        let kept = first.keep(vec![7; 50 * SIZE]);
+        room.take(&mut second, 40 * SIZE).unwrap();
+        assert!(room.take(&mut second, 60 * SIZE).is_err());
         let copy = kept.clone();
         drop(kept);
-        assert!(room.take(&mut second, 60 * UNIT).is_err(), "still in use");
-        assert_eq!(copy.len(), 50 * UNIT);
+        assert!(room.take(&mut second, 60 * SIZE).is_err(), "still in use");
+        assert_eq!(copy.len(), 50 * SIZE);
         drop(copy);
-        room.take(&mut second, 60 * UNIT).unwrap();
+        room.take(&mut second, 60 * SIZE).unwrap();
+    }
+
+    #[test]
+    fn what_is_light_has_room_while_heavy_things_take_all() {
+        let room = Room::new(8 * LIGHT);
+        let (mut heavy, mut light, mut grows) = Default::default();
+        room.take(&mut heavy, 8 * LIGHT).unwrap();
+        let others: Vec<Taken> = (0..6)
+            .map(|_| {
+                let mut taken = Taken::default();
+                room.take(&mut taken, LIGHT / 2).unwrap();
+                taken
+            })
+            .collect();
+        room.take(&mut light, LIGHT / 2).unwrap();
+        room.take(&mut grows, LIGHT / 2).unwrap();
+        assert!(room.take(&mut Taken::default(), LIGHT / 2).is_err());
+        assert!(room.take(&mut grows, LIGHT * 2).is_err(), "it is heavy now");
+        room.take(&mut Taken::default(), LIGHT / 2).unwrap();
+        drop(others);
+        drop(heavy);
+        room.take(&mut grows, LIGHT * 2).unwrap();
+        room.take(&mut grows, LIGHT * 8).unwrap();
     }
 
     #[test]

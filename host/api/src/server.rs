@@ -8,7 +8,6 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -27,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::auth::Peer;
-use crate::patience::Patient;
+use crate::patience::{Patient, Reader};
 
 /// Where requests come in. Bound by the daemon, which knows paths, modes and addresses.
 #[derive(Debug)]
@@ -124,8 +123,8 @@ fn http(limits: &ServeLimits) -> http1::Builder {
 pub(crate) struct Line {
     /// The address of the other end, over the network.
     pub(crate) from: Option<IpAddr>,
-    /// Set by whoever takes the connection over and looks itself after a reader that takes nothing.
-    pub(crate) relieved: Arc<AtomicBool>,
+    /// Whether what is sent is taken.
+    pub(crate) reader: Arc<Reader>,
     _place: Arc<OwnedSemaphorePermit>,
 }
 
@@ -184,7 +183,7 @@ impl Door {
         let shutdown = self.shutdown.clone();
         let line = |from| Line {
             from,
-            relieved: Arc::default(),
+            reader: Arc::default(),
             _place: Arc::new(place),
         };
         match arrived {
@@ -202,14 +201,14 @@ impl Door {
                     _ => Peer::Network,
                 };
                 let line = line(Some(from.to_canonical()));
-                let stream = Patient::new(stream, self.reader_patience, line.relieved.clone());
+                let stream = Patient::new(stream, self.reader_patience, line.reader.clone());
                 inside.spawn(converse(stream, peer, router, http, shutdown, line));
             }
             Arrived::Unix(stream) => {
                 let uid = stream.peer_cred().map(|credentials| credentials.uid()).ok();
                 let peer = Peer::Unix { uid };
                 let line = line(None);
-                let stream = Patient::new(stream, self.reader_patience, line.relieved.clone());
+                let stream = Patient::new(stream, self.reader_patience, line.reader.clone());
                 inside.spawn(converse(stream, peer, router, http, shutdown, line));
             }
         }

@@ -102,8 +102,9 @@ struct PageView<'a> {
 
 /// List queued tasks, the newest first.
 ///
-/// A bare array; with `page`, `page_size` or `sort`, or below `/aiopslab`, an envelope.
-/// `X-Total-Count` says how many match in all.
+/// A bare array; with `page`, `page_size` or `sort`, or below `/aiopslab` without `limit` and
+/// `offset`, an envelope. `X-Total-Count` says how many match in all. A list of more than 8 MiB is
+/// read while it is sent: what changes meanwhile stands in its place as it is then.
 #[utoipa::path(
     get, path = "/api/v1/tasks", tag = "queue",
     params(
@@ -327,8 +328,6 @@ pub(super) async fn get_task(
     let id = read::id(&id, "task_id")?;
     let with_logs = read::word(&words, "include_logs", switch, "true, false")?;
     let store = state.queue.store();
-    let task = store.task(id).await?;
-    let task = task.ok_or(taskwright_queue::StoreError::NoSuchTask(id))?;
     let attempts = store.attempts(id).await?;
     let logs = if with_logs == Some(true) {
         let query = LogQuery {
@@ -342,6 +341,9 @@ pub(super) async fn get_task(
     } else {
         None
     };
+    // Last: it may weigh much, and must not be held while others are waited for.
+    let task = store.task(id).await?;
+    let task = task.ok_or(taskwright_queue::StoreError::NoSuchTask(id))?;
     let beside = Beside {
         attempts: Some(&attempts),
         logs: logs.as_deref(),

@@ -23,7 +23,7 @@ use taskwright_model::TaskId;
 use taskwright_queue::Queue;
 use taskwright_queue::port::Notice;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
@@ -32,12 +32,17 @@ use crate::room::{Room, Taken};
 /// The most bytes that wait for readers of all streams together.
 const MOST_WAITING: usize = 128 << 20;
 
+/// Streams that read at a time.
+const MOST_LOOKS: usize = 8;
+
 /// All live streams. Clones share them.
 #[derive(Clone)]
 pub struct Live(Arc<Shared>);
 
 struct Shared {
     places: Arc<Semaphore>,
+    /// Streams that read at a time: what they read takes room only once it is there.
+    looks: Semaphore,
     /// For what waits in all of them for its readers. Not that of other requests, which slow
     /// readers of streams must not keep from being answered.
     room: Room,
@@ -54,6 +59,7 @@ impl Live {
         let most = most.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             places: Arc::new(Semaphore::new(most)),
+            looks: Semaphore::new(MOST_LOOKS),
             room: Room::new(MOST_WAITING),
             most,
             patience: patience.max(Duration::from_millis(100)),
@@ -86,6 +92,12 @@ impl Live {
 
     fn patience(&self) -> Duration {
         self.0.patience
+    }
+
+    /// A turn to read.
+    async fn look(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.0.looks.acquire().await.ok()
     }
 
     /// Makes `taken` room for `bytes` that wait for a reader.

@@ -4,7 +4,7 @@
 //! Whoever takes none for too long is told so by the code 1008 and cut: it goes on by `after`.
 
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -12,8 +12,9 @@ use axum::extract::{Path as UrlPath, Query, Request, State};
 use axum::http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
 use futures::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -30,6 +31,7 @@ use super::watcher::{News, Next, Watcher};
 use crate::aiopslab::read::{self, Words};
 use crate::aiopslab::view::{ErrorView, LogView, TaskView};
 use crate::native::Shared;
+use crate::patience::Reader;
 use crate::problem::Problem;
 use crate::server::Line;
 
@@ -37,8 +39,6 @@ use crate::server::Line;
 const MOST_HEARD: usize = 4096;
 /// How long the connection may take to be ours once it was answered.
 const HANDED_OVER: Duration = Duration::from_secs(10);
-/// The bytes in a second of the slowest reader of a large message.
-const SLOWEST: u64 = 64 * 1024;
 const TOO_SLOW: &str = "messages are read too slowly; go on by ?after=";
 /// How long the other end may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -86,6 +86,9 @@ pub(in crate::aiopslab) async fn task_socket(
     mut request: Request,
 ) -> Result<Response, Problem> {
     let task = read::id(&id, "task_id")?;
+    if request.method() != Method::GET {
+        return Err(not_asked());
+    }
     let accept = accept(request.headers())?;
     let after = position(&words)?;
     let upgrade = request
@@ -97,15 +100,18 @@ pub(in crate::aiopslab) async fn task_socket(
         patience: state.queue_api.live.patience(),
     };
     let watcher = Watcher::begin(state, task, after).await?;
-    if let Some(Extension(line)) = &line {
-        // Its reader is told why before it is cut.
-        line.relieved.store(true, Ordering::Relaxed);
-    }
+    // Its reader is told why before it is cut.
+    let reader = line.as_ref().map(|Extension(line)| line.reader.clone());
+    let reader = reader.unwrap_or_default();
+    reader.attend();
     // It ends with the task, its reader or the daemon; the line's place is held that long.
     tokio::spawn(async move {
         let _line = line;
         match timeout(HANDED_OVER, upgrade).await {
-            Ok(Ok(connection)) => Socket::over(connection, times).await.talk(watcher).await,
+            Ok(Ok(connection)) => {
+                let socket = Socket::over(connection, times, reader).await;
+                socket.talk(watcher).await;
+            }
             Ok(Err(error)) => tracing::debug!(%error, "a WebSocket did not come about"),
             Err(_) => tracing::debug!("a WebSocket did not come about in time"),
         }
@@ -136,6 +142,13 @@ fn accept(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
         ));
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).ok_or_else(not_asked)?;
+    // Sixteen bytes, that much is checked (RFC 6455, 4.1).
+    let bytes = base64::engine::general_purpose::STANDARD.decode(key);
+    if bytes.map_or(true, |bytes| bytes.len() != 16) {
+        return Err(Problem::bad_request(
+            "the Sec-WebSocket-Key must be 16 bytes in base64",
+        ));
+    }
     let accept = derive_accept_key(key.as_bytes());
     HeaderValue::try_from(accept).map_err(|_| not_asked())
 }
@@ -157,12 +170,13 @@ struct Goodbye(CloseCode, &'static str);
 struct Socket {
     stream: WebSocketStream<TokioIo<Upgraded>>,
     times: Times,
+    reader: Arc<Reader>,
     /// When anything came.
     heard: Instant,
 }
 
 impl Socket {
-    async fn over(connection: Upgraded, times: Times) -> Self {
+    async fn over(connection: Upgraded, times: Times, reader: Arc<Reader>) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(MOST_HEARD)
             .max_message_size(Some(MOST_HEARD))
@@ -171,6 +185,7 @@ impl Socket {
         Self {
             stream: WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await,
             times,
+            reader,
             heard: Instant::now(),
         }
     }
@@ -234,10 +249,14 @@ impl Socket {
                         self.heard = Instant::now();
                         // The answer to a ping goes out before anything else is heard: whoever
                         // pings and reads nothing must not heap them up here.
-                        match timeout(self.times.patience, self.stream.flush()).await {
-                            Ok(Ok(())) => continue,
-                            Ok(Err(_)) => return None,
-                            Err(_) => return Some(Goodbye(CloseCode::Policy, TOO_SLOW)),
+                        tokio::select! {
+                            flushed = self.stream.flush() => match flushed {
+                                Ok(()) => continue,
+                                Err(_) => return None,
+                            },
+                            () = self.reader.stands_still() => {
+                                return Some(Goodbye(CloseCode::Policy, TOO_SLOW));
+                            }
                         }
                     }
                     Some(Err(tungstenite::Error::Capacity(_))) => {
@@ -259,11 +278,14 @@ impl Socket {
                     Message::Ping(axum::body::Bytes::new())
                 }
             };
-            let slowest = Duration::from_secs(message.len() as u64 / SLOWEST);
-            match timeout(self.times.patience + slowest, self.stream.send(message)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return None,
-                Err(_) => return Some(Goodbye(CloseCode::Policy, TOO_SLOW)),
+            tokio::select! {
+                sent = self.stream.send(message) => match sent {
+                    Ok(()) => {}
+                    Err(_) => return None,
+                },
+                () = self.reader.stands_still() => {
+                    return Some(Goodbye(CloseCode::Policy, TOO_SLOW));
+                }
             }
         }
     }
@@ -321,6 +343,8 @@ mod tests {
             ("upgrade", Some("h2c")),
             ("sec-websocket-version", Some("8")),
             ("sec-websocket-key", None),
+            ("sec-websocket-key", Some("abc")),
+            ("sec-websocket-key", Some("c2hvcnQ=")),
         ] {
             assert_eq!(with(name, value).unwrap_err(), 400, "{name}");
         }

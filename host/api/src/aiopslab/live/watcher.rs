@@ -166,6 +166,8 @@ impl Watcher {
 
     /// Reads what is new, a bounded part of it.
     async fn look(&mut self) -> Result<(), Problem> {
+        let live = self.state.queue_api.live.clone();
+        let _looking = live.look().await;
         let mut at = self.at;
         let mut news = Vec::new();
         // What is told from now on is another look's.
