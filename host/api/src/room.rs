@@ -15,8 +15,8 @@ const UNIT: usize = 1024;
 /// Up to here bytes are not counted: connections are bounded themselves.
 const UNCOUNTED: usize = 16 * 1024;
 
-/// What is no larger has a part of the room for itself: a few readers of heavy answers must not keep
-/// everybody else from theirs.
+/// What is no larger has a part for itself once the rest is taken: a few readers of heavy answers must
+/// not keep everybody else from theirs.
 const LIGHT: usize = 256 * 1024;
 /// What part that is, beside the rest, and how much at the least.
 const LIGHT_PART: usize = 8;
@@ -53,37 +53,41 @@ impl Room {
 
     /// Makes `taken` room for `bytes` in all.
     pub(crate) fn take(&self, taken: &mut Taken, bytes: usize) -> Result<(), Problem> {
-        let had = taken
-            .0
-            .as_ref()
-            .map_or(0, OwnedSemaphorePermit::num_permits);
         let wanted = if bytes <= UNCOUNTED {
             0
         } else {
             bytes.div_ceil(UNIT)
         };
-        if wanted <= had {
+        let parts: &[_] = if bytes <= LIGHT {
+            &[&self.heavy, &self.light]
+        } else {
+            &[&self.heavy]
+        };
+        let had = |permit: &OwnedSemaphorePermit, part| {
+            let here = Arc::ptr_eq(permit.semaphore(), part);
+            here.then(|| permit.num_permits())
+        };
+        for part in parts {
+            let missing = match &taken.0 {
+                Some(permit) => wanted.saturating_sub(had(permit, part).unwrap_or(0)),
+                None => wanted,
+            };
+            if missing == 0 {
+                return Ok(());
+            }
+            let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+            let Ok(mut more) = (*part).clone().try_acquire_many_owned(missing) else {
+                continue;
+            };
+            if let Some(permit) = taken.0.take()
+                && had(&permit, part).is_some()
+            {
+                more.merge(permit);
+            }
+            taken.0 = Some(more);
             return Ok(());
         }
-        let part = if bytes <= LIGHT {
-            &self.light
-        } else {
-            &self.heavy
-        };
-        // What grew heavy leaves the part of what is light.
-        let kept = taken
-            .0
-            .take_if(|permit| !Arc::ptr_eq(permit.semaphore(), part));
-        let had = kept.map_or(had, |_| 0);
-        let more = u32::try_from(wanted.saturating_sub(had))
-            .ok()
-            .and_then(|missing| part.clone().try_acquire_many_owned(missing).ok())
-            .ok_or_else(full)?;
-        match &mut taken.0 {
-            Some(permit) => permit.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(())
+        Err(full())
     }
 }
 
@@ -165,9 +169,7 @@ mod tests {
         room.take(&mut grows, LIGHT / 2).unwrap();
         assert!(room.take(&mut Taken::default(), LIGHT / 2).is_err());
         assert!(room.take(&mut grows, LIGHT * 2).is_err(), "it is heavy now");
-        room.take(&mut Taken::default(), LIGHT / 2).unwrap();
-        drop(others);
-        drop(heavy);
+        drop((others, heavy));
         room.take(&mut grows, LIGHT * 2).unwrap();
         room.take(&mut grows, LIGHT * 8).unwrap();
     }

@@ -121,8 +121,8 @@ impl Maker {
     /// Makes one, under the bounds of a call. None where there is no place for it or it does not
     /// read its script: then the call finds out why.
     async fn make(&self) -> Option<Spare> {
-        let place = self.engine.spare_place()?;
         let _turn = self.engine.turn(&self.plugin.lane).await.ok()?;
+        let place = self.engine.spare_place()?;
         let _ticking = self.engine.ticker().call();
         let state = CallState::new(&self.plugin, &self.host, Scope::Plugin, Tape::default());
         let mut store = Store::new(self.engine.wasm(), state);

@@ -42,7 +42,11 @@ fn read_with(text: &str, setting: fn(&str) -> Option<String>) -> Result<Script, 
         },
         now: || Err("no clock was lent".to_owned()),
     };
-    Script::read(engine(surroundings), "test.rhai".to_owned(), text.to_owned())
+    Script::read(
+        engine(surroundings),
+        "test.rhai".to_owned(),
+        text.to_owned(),
+    )
 }
 
 fn read(text: &str) -> Result<Script, Fault> {
