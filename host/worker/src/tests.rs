@@ -40,9 +40,14 @@ struct Record {
     away: u32,
     /// Claims whose answers are lost from now on.
     lost_answers: u32,
+    /// Claims whose answers come only after [`LATE`].
+    late_answers: u32,
     /// Whether it forgot the worker.
     forgot: bool,
 }
+
+/// Long after a heartbeat told the same.
+const LATE: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Default)]
 struct FakeQueue(Arc<Mutex<Record>>);
@@ -109,6 +114,7 @@ impl WorkQueue for FakeQueue {
         Box::pin(async move {
             let until = tokio::time::Instant::now() + wait;
             loop {
+                let mut late = false;
                 let claimed = queue.call(|record| {
                     let Some(task) = record.waiting.pop_front() else {
                         return Ok(None);
@@ -118,9 +124,14 @@ impl WorkQueue for FakeQueue {
                         record.lost_answers -= 1;
                         return Err(QueueError::Away("the answer was lost".to_owned()));
                     }
+                    late = record.late_answers > 0;
+                    record.late_answers = record.late_answers.saturating_sub(1);
                     Ok(Some(task))
                 });
                 let claimed = claimed.await?;
+                if late {
+                    tokio::time::sleep(LATE).await;
+                }
                 if claimed.is_some() || tokio::time::Instant::now() >= until {
                     return Ok(claimed);
                 }
@@ -362,6 +373,28 @@ async fn a_claim_whose_answer_was_lost_is_taken_up() {
     stage.exit(task, 1, 3);
     let (_, end) = stage.until_reported(task).await;
     assert_eq!(cause(&end), Cause::Reported);
+}
+
+/// As a connection has it that was cut for a while: what was answered in it comes once it is healed.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_taken_up_is_not_begun_again_by_a_late_answer() {
+    let mut stage = Stage::new().await;
+    stage.queue.0.lock().late_answers = 1;
+    let task = stage.submit(1, "p");
+    let _worker = stage.start(2);
+    stage.until_runs(task, 1).await;
+    stage.exit(task, 1, 0);
+    stage.until_reported(task).await;
+    stage.until_clear(task, 1).await;
+    let next = stage.submit(2, "p");
+    stage.until_runs(next, 1).await;
+    let over = tokio::time::Instant::now() + LATE * 2;
+    while tokio::time::Instant::now() < over {
+        assert!(stage.run(task, 1).is_none(), "it was begun again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    stage.exit(next, 1, 0);
+    stage.until_reported(next).await;
 }
 
 #[tokio::test(start_paused = true)]

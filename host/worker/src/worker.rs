@@ -274,6 +274,11 @@ impl Worker {
                                 return Ended::NameTaken;
                             }
                             let strange = at_work.compare(&standing, asked, claim.is_some());
+                            if !strange.is_empty() {
+                                // What it would still answer may be one of these, and come when
+                                // that is over: it would be begun again.
+                                claim = None;
+                            }
                             for task in strange {
                                 self.take_up(at_work, task).await;
                             }
