@@ -11,6 +11,7 @@
 //! | `edge` | what is done for every request: ids, access, panics, errors, metrics |
 //! | `problem` | errors, and the forms in which they leave |
 //! | `body`, `query`, `sse` | bodies read within bounds, words of queries, streams of events |
+//! | `room`, `parts`, `patience` | how much of answers is in memory, lists sent in parts, readers that take nothing |
 //! | [`native`] | the native dialect, and what we add beside it |
 //! | [`tessia`] | the dialect of the Tessia task runner |
 //! | [`aiopslab`] | the dialect of AIOpsLab's task executor: the queue and its workers |
