@@ -255,8 +255,8 @@ fn most_spares(most_calls: u32) -> u32 {
     most_calls.div_ceil(4)
 }
 
-/// A slot for every call that may run at a time and every instance that may wait for one, large enough for any component that may be
-/// loaded.
+/// A slot for every call that may run at a time and every instance that may wait for one, large
+/// enough for any component that may be loaded.
 fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
     let calls = config.most_calls.max(1);
     let calls = calls.saturating_add(most_spares(calls));

@@ -4,10 +4,9 @@
 //! The host hands the text over as the setting `script` and its file's name as `script-file`.
 //! Every instance reads it anew; nothing of it is asked once a task runs. What reads it is there from
 //! the start: the build calls `probe` once and makes what is in memory then the component's first
-//! memory (`xtask/guest-build/src/snapshot.rs`). The host calls `probe` of an instance that is to have
-//! read its script before its call comes. What a
-//! script may say is in [`script`], what it is told and answers in [`value`]; this file only
-//! asks the host. A script is a runtime by its `start`, a policy by its `review`, an observer by
+//! memory (`xtask/guest-build/src/snapshot.rs`). The host calls `probe` of an instance that is to
+//! have read its script before its call comes. What a script may say is in [`script`], what it is
+//! told and answers in [`value`]; this file only asks the host. A script is a runtime by its `start`, a policy by its `review`, an observer by
 //! its `notice`, and may be all of them.
 
 mod script;
